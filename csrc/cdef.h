@@ -1,0 +1,100 @@
+/* Declarations for CFFI. Every function returns >= 0, or -errno. The contracts stand in rampart.h. */
+
+typedef int pid_t;
+typedef unsigned int mode_t;
+typedef unsigned int uid_t;
+typedef unsigned int gid_t;
+
+/* listener.c */
+struct rs_notification {
+    uint64_t id;
+    uint32_t pid;
+    uint32_t flags;
+    int32_t nr;
+    uint32_t arch;
+    uint64_t instruction_pointer;
+    uint64_t args[6];
+};
+int rs_notif_receive(int listener, struct rs_notification *out);
+int rs_notif_valid(int listener, uint64_t id);
+int rs_notif_reply(int listener, uint64_t id, int64_t value, int error);
+int rs_notif_continue(int listener, uint64_t id);
+int rs_notif_add_fd(int listener, uint64_t id, int fd, int cloexec, int send);
+
+/* target.c */
+int rs_target_open(pid_t tid);
+int64_t rs_target_read(int target, pid_t tid, uint64_t address, char *buffer, size_t size);
+int64_t rs_target_read_string(int target, pid_t tid, uint64_t address, char *buffer, size_t size);
+int rs_target_memory(int target);
+int64_t rs_memory_write(int memory, uint64_t address, const char *buffer, size_t size);
+int rs_target_base(int target, int dirfd);
+int rs_target_copy_fd(int target, pid_t tid, int fd);
+int rs_in_tree(pid_t pid, pid_t launcher);
+
+/* identity.c */
+#define RS_GROUPS_MAX 1024
+struct rs_identity {
+    pid_t tgid, ppid;
+    uid_t euid, fsuid;
+    gid_t egid, fsgid;
+    mode_t umask;
+    uint64_t cap_effective;
+    uint32_t ngroups;
+    gid_t groups[1024];
+};
+int rs_target_identity(int target, struct rs_identity *out);
+int rs_thread_prepare(void);
+int rs_interrupt_prepare(void);
+int rs_interrupt(pid_t tid);
+int rs_gettid(void);
+
+/* resolve.c */
+#define RS_FOLLOW 1
+#define RS_PIN_MISSING 1
+#define RS_PIN_SLASH 2
+#define RS_PIN_MAGIC 4
+#define RS_PIN_OUTSIDE 8
+#define RS_PIN_NAMELESS 16
+#define RS_PIN_DELETED 32
+struct rs_pin {
+    int object;
+    int parent;
+    uint32_t flags;
+    mode_t mode;
+    uint64_t dev, ino, rdev, nlink;
+    pid_t process;
+    char name[258];
+};
+int rs_resolve(int target, pid_t tid, pid_t launcher, const struct rs_identity *as, int base, const char *path,
+               uint32_t flags, uint64_t resolve, struct rs_pin *out);
+int rs_pin_fd(int target, pid_t launcher, int fd, struct rs_pin *out);
+int rs_real_name(int fd, uint32_t *flags, char *buffer, size_t size);
+
+/* files.c */
+int rs_open(const struct rs_identity *as, int pin, int flags);
+int rs_create(const struct rs_identity *as, int parent, const char *name, int flags, mode_t mode);
+int rs_tmpfile(const struct rs_identity *as, int directory, int flags, mode_t mode);
+int rs_unlink(const struct rs_identity *as, int parent, const char *name, int flags);
+int rs_rename(const struct rs_identity *as, int old_parent, const char *old_name, int new_parent,
+              const char *new_name, unsigned int flags);
+int rs_link(const struct rs_identity *as, int pin, int parent, const char *name);
+int rs_link_name(const struct rs_identity *as, int old_parent, const char *old_name, int parent,
+                 const char *name);
+int rs_symlink(const struct rs_identity *as, const char *text, int parent, const char *name);
+int rs_mkdir(const struct rs_identity *as, int parent, const char *name, mode_t mode);
+int rs_mknod(const struct rs_identity *as, int parent, const char *name, mode_t mode, uint64_t device);
+int rs_truncate(const struct rs_identity *as, int pin, int64_t length);
+int rs_chmod(const struct rs_identity *as, int pin, mode_t mode);
+int rs_chown(const struct rs_identity *as, int pin, uid_t uid, gid_t gid);
+int rs_utimens(const struct rs_identity *as, int pin, const int64_t *times);
+int rs_setxattr(const struct rs_identity *as, int pin, const char *name, const char *value, size_t size,
+                int flags);
+int rs_removexattr(const struct rs_identity *as, int pin, const char *name);
+
+/* sockets.c */
+int rs_connect(const struct rs_identity *as, int fd, const char *address, size_t size);
+int rs_bind(const struct rs_identity *as, int directory, int fd, const char *address, size_t size);
+int rs_listen(int fd, int backlog);
+int64_t rs_send(const struct rs_identity *as, int fd, const char *address, size_t address_size,
+                const char *data, size_t size, const char *control, size_t control_size, int flags);
+int rs_raise_sigpipe(pid_t tgid, pid_t tid);

@@ -1,0 +1,208 @@
+/* The target's memory, descriptors and place in the tree, read through /proc/<tid>. */
+#include "rampart.h"
+
+#include <linux/kcmp.h>
+#include <stdio.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+
+#ifndef PIDFD_THREAD
+#define PIDFD_THREAD O_EXCL /* Linux 6.9 */
+#endif
+
+struct rs_fd_path rs_fd_path(int fd)
+{
+    struct rs_fd_path path;
+    (void)snprintf(path.text, sizeof path.text, "/proc/self/fd/%d", fd);
+    return path;
+}
+
+/* Pin /proc/<tid>: the fd stays with this task even if its number is used again. */
+int rs_target_open(pid_t tid)
+{
+    char path[32];
+    (void)snprintf(path, sizeof path, "/proc/%d", tid);
+    return rs_result(open(path, O_PATH | O_DIRECTORY | O_CLOEXEC));
+}
+
+static int open_memory(int target, int flags)
+{
+    return rs_result(openat(target, "mem", flags | O_CLOEXEC));
+}
+
+/*
+ * Read up to `size` bytes; short where the rest is unreadable, -EFAULT where the first byte is.
+ *
+ * process_vm_readv(2) sees the page protections that the target's own call would meet; /proc/<tid>/mem, which does
+ * not, serves where a surrounding sandbox refuses the former.
+ */
+int64_t rs_target_read(int target, pid_t tid, uint64_t address, char *buffer, size_t size)
+{
+    if (size == 0)
+        return 0;
+    if (address > (uint64_t)INT64_MAX || size > (uint64_t)INT64_MAX - address)
+        return -EFAULT;
+    struct iovec local = {.iov_base = buffer, .iov_len = size};
+    /* One remote element a page: a partial transfer ends at an element, not within one. */
+    size_t done = 0;
+    while (done < size) {
+        struct iovec remote[64];
+        unsigned long n = 0;
+        size_t planned = 0;
+        for (; n < 64 && done + planned < size; n++) {
+            uint64_t at = address + done + planned;
+            size_t room = 4096 - (size_t)(at & 4095);
+            size_t left = size - done - planned;
+            remote[n] = (struct iovec){.iov_base = (void *)(uintptr_t)at, .iov_len = room < left ? room : left};
+            planned += remote[n].iov_len;
+        }
+        local.iov_base = buffer + done;
+        local.iov_len = planned;
+        ssize_t got = process_vm_readv(tid, &local, 1, remote, n, 0);
+        if (got < 0) {
+            if (errno == ENOSYS || errno == EPERM)
+                break;
+            return done ? (int64_t)done : -(int64_t)errno;
+        }
+        done += (size_t)got;
+        if ((size_t)got < planned)
+            return (int64_t)done;
+    }
+    if (done == size)
+        return (int64_t)done;
+    RS_CLOSING int memory = open_memory(target, O_RDONLY);
+    if (memory < 0)
+        return memory;
+    while (done < size) {
+        uint64_t at = address + done;
+        size_t room = 4096 - (size_t)(at & 4095);
+        size_t left = size - done;
+        ssize_t got = pread(memory, buffer + done, room < left ? room : left, (off_t)at);
+        if (got <= 0)
+            return done ? (int64_t)done : -(int64_t)(got < 0 && errno != EIO ? errno : EFAULT);
+        done += (size_t)got;
+    }
+    return (int64_t)done;
+}
+
+/*
+ * Copy a NUL-terminated string once; returns its length without the NUL.
+ * -EFAULT: unreadable before a NUL; -ENAMETOOLONG: no NUL within `size` bytes.
+ */
+int64_t rs_target_read_string(int target, pid_t tid, uint64_t address, char *buffer, size_t size)
+{
+    size_t done = 0;
+    while (done < size) {
+        /* Never past the page: what lies behind a string that ends in time is none of our business. */
+        size_t room = 4096 - (size_t)((address + done) & 4095);
+        size_t chunk = room < size - done ? room : size - done;
+        int64_t got = rs_target_read(target, tid, address + done, buffer + done, chunk);
+        if (got < 0)
+            return got;
+        char *end = memchr(buffer + done, 0, (size_t)got);
+        if (end)
+            return end - buffer;
+        if ((size_t)got < chunk)
+            return -EFAULT;
+        done += (size_t)got;
+    }
+    return -ENAMETOOLONG;
+}
+
+/* The target's memory for writing; pins the address space, so that a later write cannot meet another process. */
+int rs_target_memory(int target)
+{
+    return open_memory(target, O_RDWR);
+}
+
+int64_t rs_memory_write(int memory, uint64_t address, const char *buffer, size_t size)
+{
+    if (address > (uint64_t)INT64_MAX)
+        return -EFAULT;
+    ssize_t put = pwrite(memory, buffer, size, (off_t)address);
+    return put < 0 ? -(int64_t)(errno == EIO ? EFAULT : errno) : put;
+}
+
+/* Pin what `dirfd` means to the target: its working directory for AT_FDCWD, else its descriptor. -EBADF. */
+int rs_target_base(int target, int dirfd)
+{
+    if (dirfd == AT_FDCWD)
+        return rs_result(openat(target, "cwd", O_PATH | O_CLOEXEC));
+    if (dirfd < 0)
+        return -EBADF;
+    char name[32];
+    (void)snprintf(name, sizeof name, "fd/%d", dirfd);
+    int fd = openat(target, name, O_PATH | O_CLOEXEC);
+    return fd < 0 ? (errno == ENOENT ? -EBADF : -errno) : fd;
+}
+
+/*
+ * Take a copy of the target's open file `fd` (pidfd_getfd(2)); it shares the open file description.
+ * -EBADF; -EPERM where ptrace access is refused; -ENOSYS where the call is.
+ *
+ * Before Linux 6.9 a pidfd names the thread group, and pidfd_getfd takes from the leader's table: right only if the
+ * calling thread shares it.
+ */
+int rs_target_copy_fd(int target, pid_t tid, int fd)
+{
+    (void)target;
+    RS_CLOSING int pidfd = (int)syscall(SYS_pidfd_open, tid, PIDFD_THREAD);
+    if (pidfd < 0 && errno == EINVAL) {
+        struct rs_identity who;
+        int rc = rs_target_identity(target, &who);
+        if (rc < 0)
+            return rc;
+        if (who.tgid != tid && syscall(SYS_kcmp, who.tgid, tid, KCMP_FILES, 0, 0) != 0)
+            return -EPERM;
+        pidfd = (int)syscall(SYS_pidfd_open, who.tgid, 0);
+    }
+    if (pidfd < 0)
+        return -errno;
+    return rs_result(syscall(SYS_pidfd_getfd, pidfd, fd, 0));
+}
+
+/* Parent of a process, or -errno. */
+static pid_t parent_of(pid_t pid)
+{
+    char path[32], text[512];
+    (void)snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    RS_CLOSING int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    ssize_t got = read(fd, text, sizeof text - 1);
+    if (got <= 0)
+        return got < 0 ? -errno : -ESRCH;
+    text[got] = 0;
+    /* "pid (comm) state ppid": comm may hold anything, so look from the last bracket. */
+    char *bracket = strrchr(text, ')');
+    int parent;
+    if (!bracket || sscanf(bracket + 1, " %*c %d", &parent) != 1)
+        return -ESRCH;
+    return parent;
+}
+
+/*
+ * 1 if `pid` is `launcher` or descends from it, else 0.
+ *
+ * The launcher is a subreaper, so that an orphan becomes its child. A process that ends while the chain is walked
+ * breaks it; walking again then finds the new parent.
+ */
+int rs_in_tree(pid_t pid, pid_t launcher)
+{
+    for (int attempt = 0; attempt < 3; attempt++) {
+        pid_t at = pid;
+        for (int depth = 0; depth < 4096; depth++) {
+            if (at == launcher)
+                return 1;
+            if (at <= 1)
+                return 0;
+            pid_t parent = parent_of(at);
+            if (parent < 0 && at == pid)
+                return 0;
+            if (parent < 0)
+                break;
+            at = parent;
+        }
+    }
+    return 0;
+}

@@ -1,0 +1,1 @@
+"""Rampart: a firewall for AI agents at the system-call boundary."""

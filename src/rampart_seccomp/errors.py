@@ -1,0 +1,141 @@
+"""Every error that Rampart raises on its own account.
+
+One root, `RampartError`; each leaf also derives from the built-in it refines, carries its facts as
+fields, and its text ends with the hint that fixes it.
+"""
+
+from __future__ import annotations
+
+import os
+
+__all__ = [
+    "AuditError",
+    "BrokerClosed",
+    "CommandDenied",
+    "FilterError",
+    "KernelSupportError",
+    "LibraryMissing",
+    "ListenerBusy",
+    "PolicyError",
+    "RampartError",
+    "SyscallError",
+    "TargetGone",
+    "TargetUnreadable",
+]
+
+
+class RampartError(Exception):
+    """Root of all errors of this package."""
+
+
+class PolicyError(RampartError, ValueError):
+    """A policy cannot be loaded: nothing of it is in force.
+
+    Args:
+        problem: What is wrong, in one sentence without a full stop.
+        file: The file (or profile) it stands in; None for a policy built in Python.
+        line: Line number, from 1.
+        key: Path of the key, such as ``rules[2].paths[0]``.
+        hint: What to write instead.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        file: str | None = None,
+        line: int | None = None,
+        key: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        self.problem = problem
+        self.file = file
+        self.line = line
+        self.key = key
+        self.hint = hint
+        super().__init__(problem)
+
+    def __str__(self) -> str:
+        where = ":".join(str(part) for part in (self.file, self.line) if part is not None)
+        parts = [part for part in (where, self.key) if part]
+        text = ": ".join([*parts, self.problem])
+        return f"{text} ({self.hint})" if self.hint else text
+
+
+class KernelSupportError(RampartError, RuntimeError):
+    """The running kernel lacks, or refuses, something that cannot be done without."""
+
+    def __init__(self, feature: str, *, syscall: str | None = None, hint: str | None = None) -> None:
+        self.feature = feature
+        self.syscall = syscall
+        self.hint = hint
+        super().__init__(feature)
+
+    def __str__(self) -> str:
+        text = f"{self.syscall}: {self.feature}" if self.syscall else self.feature
+        return f"{text} ({self.hint})" if self.hint else text
+
+
+class LibraryMissing(RampartError, ImportError):
+    """A shared library of the system is not installed."""
+
+    def __init__(self, library: str, hint: str) -> None:
+        self.library = library
+        self.hint = hint
+        super().__init__(f"{library} is not installed ({hint})")
+
+
+class FilterError(RampartError, RuntimeError):
+    """The exported BPF program does not do what the syscall table says; it is not installed."""
+
+    def __init__(self, problem: str, *, syscall: str | None = None) -> None:
+        self.problem = problem
+        self.syscall = syscall
+        super().__init__(f"{syscall}: {problem}" if syscall else problem)
+
+
+class SyscallError(RampartError, OSError):
+    """A system call of Rampart's own failed. ``errno``, ``strerror`` and ``filename`` are OSError's."""
+
+    def __init__(self, syscall: str, errno: int, filename: bytes | str | None = None) -> None:
+        self.syscall = syscall
+        super().__init__(errno, f"{syscall}: {os.strerror(errno)}", filename)
+
+
+class ListenerBusy(RampartError, OSError):
+    """The process already lives under a seccomp listener; the kernel allows one (EBUSY)."""
+
+    def __init__(self, errno: int) -> None:
+        super().__init__(
+            errno,
+            "seccomp: another supervisor already listens to this process "
+            "(start Rampart outside of the other sandbox, or switch its user notifications off)",
+        )
+
+
+class TargetUnreadable(RampartError, PermissionError):
+    """The broker cannot read the memory of the process it should judge, so it refuses to start it."""
+
+    def __init__(self, errno: int, problem: str, hint: str) -> None:
+        self.problem = problem
+        self.hint = hint
+        super().__init__(errno, f"{problem} ({hint})")
+
+
+class TargetGone(RampartError, ProcessLookupError):
+    """The notification is no longer valid: its process died or its call was interrupted."""
+
+
+class CommandDenied(RampartError, PermissionError):
+    """The policy denies the command itself; nothing was started."""
+
+
+class BrokerClosed(RampartError, RuntimeError):
+    """The broker was closed; it judges nothing any more."""
+
+    def __init__(self) -> None:
+        super().__init__("the broker is closed (make a new one; a broker is not reopened)")
+
+
+class AuditError(RampartError, OSError):
+    """The audit log cannot be opened or written, or does not verify."""

@@ -1,0 +1,177 @@
+"""What is judged: one frozen value for each effect that a call would have.
+
+A call can have several effects (a rename deletes one name and creates another); it is then several events,
+and the strictest verdict wins. Paths are bytes, absolute and real: the name of the object that was pinned,
+never the string that the program passed.
+"""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+from typing import ClassVar
+
+import attrs
+
+__all__ = [
+    "Address",
+    "ConnectEvent",
+    "Event",
+    "ExecEvent",
+    "FileEvent",
+    "ListenEvent",
+    "Operation",
+    "Process",
+]
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class Operation(str, enum.Enum):
+    """The operations of the policy language. ``write`` is not one: it stands for four of them."""
+
+    READ = "read"
+    CREATE = "create"
+    MODIFY = "modify"
+    DELETE = "delete"
+    METADATA = "metadata"
+    EXEC = "exec"
+    CONNECT = "connect"
+    LISTEN = "listen"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@attrs.frozen
+class Process:
+    """Who acts, as far as /proc tells at the time of asking.
+
+    Attributes:
+        pid: Thread group id, in the broker's pid namespace.
+        tid: Thread id of the thread that made the call.
+        start_time: Start of the process in clock ticks since boot (proc(5), stat, field 22); tells a
+            reused pid apart. None where it could not be read.
+        executable: Real path of the image; None where it could not be read.
+        argv: Command line as the process shows it now; the process can change it.
+        ancestry: Images of the ancestors, nearest first, up to the launched command.
+    """
+
+    pid: int
+    tid: int
+    start_time: int | None = None
+    executable: bytes | None = None
+    argv: tuple[bytes, ...] = ()
+    ancestry: tuple[bytes, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class Event:
+    """Base of all events.
+
+    Attributes:
+        operation: What would be done.
+        process: Who does it; None while nobody has asked for it.
+        syscall: Name of the system call, such as ``openat``.
+    """
+
+    operation: Operation
+    process: Process | None = attrs.field(default=None, eq=False)
+    syscall: str = attrs.field(default="", eq=False)
+
+    kind: ClassVar[str] = "event"
+
+    @property
+    def object(self) -> str:
+        """The object in words, unescaped: for matching in tests and for records, not for a terminal."""
+        raise TypeError(f"{type(self).__name__} has no object")
+
+
+@attrs.frozen(kw_only=True)
+class FileEvent(Event):
+    """read, create, modify, delete or metadata of one file.
+
+    Attributes:
+        path: Real absolute name; of what does not exist yet, the real parent's name and the new name.
+    """
+
+    path: bytes
+    kind: ClassVar[str] = "file"
+
+    @property
+    def object(self) -> str:
+        return self.path.decode(errors="surrogateescape")
+
+
+@attrs.frozen(kw_only=True)
+class ExecEvent(Event):
+    """The start of a program. A script gives one event for itself and one for each interpreter.
+
+    Attributes:
+        path: Real absolute name of the image (of the script, of the interpreter).
+        argv: The whole argument vector that this image gets.
+        named: Absolute name under which it was started, before the last symbolic link was followed.
+    """
+
+    operation: Operation = Operation.EXEC
+    path: bytes
+    argv: tuple[bytes, ...] = ()
+    named: bytes | None = None
+    kind: ClassVar[str] = "exec"
+
+    @property
+    def object(self) -> str:
+        return " ".join(part.decode(errors="surrogateescape") for part in (self.argv or (self.path,)))
+
+
+@attrs.frozen(kw_only=True)
+class ConnectEvent(Event):
+    """A connection, or a datagram, to somewhere.
+
+    Attributes:
+        protocol: ``tcp``, ``udp`` or ``unix``.
+        address: IP address, v4-mapped ones as IPv4; None for unix sockets.
+        port: 0 to 65535; None for unix sockets.
+        names: Host names of the policy that the address was resolved from, lower case, no trailing dot.
+        socket: Real path of a unix socket, or ``@`` and the abstract name; None for IP.
+        in_tree: True if the unix socket was bound by a process of the same tree.
+    """
+
+    operation: Operation = Operation.CONNECT
+    protocol: str
+    address: Address | None = None
+    port: int | None = None
+    names: frozenset[str] = frozenset()
+    socket: bytes | None = None
+    in_tree: bool = False
+    kind: ClassVar[str] = "connect"
+
+    @property
+    def object(self) -> str:
+        if self.socket is not None:
+            return "unix:" + self.socket.decode(errors="surrogateescape")
+        host = f"[{self.address}]" if isinstance(self.address, ipaddress.IPv6Address) else str(self.address)
+        where = f"{host}:{self.port}"
+        return f"{where} ({', '.join(sorted(self.names))})" if self.names else where
+
+
+@attrs.frozen(kw_only=True)
+class ListenEvent(Event):
+    """A local port that others can reach.
+
+    Attributes:
+        protocol: ``tcp`` or ``udp``.
+        address: Local address; 0.0.0.0 and :: mean every address.
+        port: 0 to 65535.
+    """
+
+    operation: Operation = Operation.LISTEN
+    protocol: str
+    address: Address
+    port: int
+    kind: ClassVar[str] = "listen"
+
+    @property
+    def object(self) -> str:
+        host = f"[{self.address}]" if isinstance(self.address, ipaddress.IPv6Address) else str(self.address)
+        return f"{host}:{self.port}"
