@@ -1,0 +1,40 @@
+"""Describe the shim to CFFI: `cffi_modules` of setup.py imports `ffibuilder` from here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cffi import FFI
+
+HERE = Path(__file__).resolve().parent
+SOURCES = ["listener.c", "target.c", "resolve.c", "files.c", "sockets.c", "identity.c"]
+COMPILE_ARGS = ["-std=gnu11", "-O2", "-fvisibility=hidden"]
+WARNINGS = [
+    "-Wall",
+    "-Wextra",
+    "-Wshadow",
+    "-Wstrict-prototypes",
+    "-Wmissing-prototypes",
+    "-Wformat=2",
+    "-Wconversion",
+]
+# Compiler flags are per extension, and the wrappers that CFFI generates are not written to these rules.
+PRELUDE = """
+#pragma GCC diagnostic ignored "-Wshadow"
+#pragma GCC diagnostic ignored "-Wconversion"
+#pragma GCC diagnostic ignored "-Wunused-parameter"
+#pragma GCC diagnostic ignored "-Wmissing-prototypes"
+#include "rampart.h"
+"""
+
+ffibuilder = FFI()
+ffibuilder.cdef((HERE / "cdef.h").read_text())
+ffibuilder.set_source(
+    "rampart_seccomp._shim",
+    PRELUDE,
+    # Relative to setup.py: setuptools wants it so.
+    sources=[f"csrc/{name}" for name in SOURCES],
+    include_dirs=["csrc"],
+    depends=["csrc/rampart.h", "csrc/cdef.h"],
+    extra_compile_args=[*COMPILE_ARGS, *WARNINGS],
+)

@@ -1,0 +1,98 @@
+#define _GNU_SOURCE
+#include "launch.h"
+
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+
+union one_descriptor {
+    struct cmsghdr header;
+    char space[CMSG_SPACE(sizeof(int))];
+};
+
+/* The descriptor that came with a message, or -1. */
+static int carried_fd(struct msghdr *message)
+{
+    int fd = -1;
+    struct cmsghdr *item = CMSG_FIRSTHDR(message);
+    if (item != NULL && item->cmsg_level == SOL_SOCKET && item->cmsg_type == SCM_RIGHTS)
+        memcpy(&fd, CMSG_DATA(item), sizeof(fd));
+    return fd;
+}
+
+/* Wait for START. -ECONNRESET: the broker went away before it. */
+int receive_start(int control, struct start_packet *start, int *harness)
+{
+    union one_descriptor ancillary = {0};
+    struct iovec data = {.iov_base = start, .iov_len = sizeof(*start)};
+    struct msghdr message = {
+        .msg_iov = &data,
+        .msg_iovlen = 1,
+        .msg_control = ancillary.space,
+        .msg_controllen = sizeof(ancillary.space),
+    };
+    ssize_t size;
+    do
+        size = recvmsg(control, &message, MSG_CMSG_CLOEXEC);
+    while (size < 0 && errno == EINTR);
+    if (size < 0)
+        return -errno;
+    if (size == 0)
+        return -ECONNRESET;
+    autofd int fd = carried_fd(&message);
+    if ((message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0 || fd < 0 || (size_t)size < sizeof(start->head) ||
+        start->head.type != RS_START || start->head.n_insns == 0 || start->head.n_insns > RS_MAX_INSNS ||
+        (size_t)size != sizeof(start->head) + start->head.n_insns * sizeof(start->insns[0]))
+        return -EPROTO;
+    *harness = steal_fd(&fd);
+    return 0;
+}
+
+/*
+ * Receive GO or SIGNAL, without waiting. Returns the type, 0 if there is nothing, -ECONNRESET if the broker
+ * went away.
+ */
+int receive_order(int control, struct rs_signal *order)
+{
+    ssize_t size = recv(control, order, sizeof(*order), MSG_DONTWAIT | MSG_TRUNC);
+    if (size < 0)
+        return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+    if (size == 0)
+        return -ECONNRESET;
+    if (size == sizeof(struct rs_go) && order->type == RS_GO)
+        return RS_GO;
+    if (size == sizeof(struct rs_signal) && order->type == RS_SIGNAL)
+        return RS_SIGNAL;
+    return -EPROTO;
+}
+
+/*
+ * Send one packet, with a descriptor unless fd is -1. Waits while the socket is full, but not for a harness
+ * that has died: a forked child of it may keep the other end open.
+ */
+int send_packet(int control, int harness, const void *packet, size_t size, int fd)
+{
+    union one_descriptor ancillary = {0};
+    struct iovec data = {.iov_base = (void *)(uintptr_t)packet, .iov_len = size};
+    struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1};
+    if (fd >= 0) {
+        message.msg_control = ancillary.space;
+        message.msg_controllen = sizeof(ancillary.space);
+        struct cmsghdr *item = CMSG_FIRSTHDR(&message);
+        item->cmsg_level = SOL_SOCKET;
+        item->cmsg_type = SCM_RIGHTS;
+        item->cmsg_len = CMSG_LEN(sizeof(fd));
+        memcpy(CMSG_DATA(item), &fd, sizeof(fd));
+    }
+    for (;;) {
+        if (sendmsg(control, &message, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0)
+            return 0;
+        if (errno != EAGAIN && errno != EINTR)
+            return -errno;
+        struct pollfd ready[] = {{.fd = control, .events = POLLOUT}, {.fd = harness, .events = POLLIN}};
+        if (poll(ready, 2, -1) < 0 && errno != EINTR)
+            return -errno;
+        if (ready[1].revents != 0)
+            return -ECONNRESET;
+    }
+}

@@ -1,0 +1,405 @@
+/*
+ * rampart-seccomp-launch FD PROGRAM -- ARG0 [ARG...]
+ *
+ * Start a command behind a seccomp filter that arrives over the control socket FD, hand its listener to the
+ * broker, and stand in for the command: pass on signals, mirror stops and the exit status, end the whole
+ * tree when the command ends or the broker goes away. PROGRAM is the file to execute; empty: ARG0 is looked
+ * up through PATH.
+ */
+#define _GNU_SOURCE
+#include "launch.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+
+#include "newer.h"
+
+enum { EXIT_OURS = 125, EXIT_NOT_EXECUTABLE = 126, EXIT_NOT_FOUND = 127 };
+
+struct launch {
+    int control;
+    int harness; /* pidfd */
+    int signals;
+    int report;   /* read end; -1 once the command runs */
+    int report_w; /* the child's end, while the descriptor table is shared */
+    int go;
+    pid_t command;
+    uint32_t landlock;
+    bool scoped; /* proven: kill(-1) reaches the tree and nothing else */
+    bool stopped;
+    bool ended;
+    int status;  /* of the command, once ended */
+    int failure; /* exit status if the command was never run; else 0 */
+};
+
+/* The child has it at the same address; the broker compares, and so knows that it can read the child. */
+static uint8_t nonce[RS_NONCE_SIZE];
+static struct start_packet start;
+
+static int tell_failure(struct launch *launch, enum rs_stage stage, int error)
+{
+    const struct rs_failed failed = {.type = RS_FAILED, .stage = stage, .error = -error};
+    launch->failure = EXIT_OURS;
+    if (stage == RS_STAGE_RESOLVE || stage == RS_STAGE_EXEC)
+        launch->failure = error == -ENOENT ? EXIT_NOT_FOUND : EXIT_NOT_EXECUTABLE;
+    /* A broker that is gone is noticed by whoever reads the socket next. */
+    (void)send_packet(launch->control, launch->harness, &failed, sizeof(failed), -1);
+    return launch->failure;
+}
+
+/* The control socket, kept from the command. A descriptor below 3 is one that the command must find closed,
+ * as it would have been: move away from there. */
+static int take_control(const char *number)
+{
+    char *end;
+    errno = 0;
+    long fd = strtol(number, &end, 10);
+    if (errno != 0 || end == number || *end != '\0' || fd < 0 || fd > INT_MAX)
+        return -EINVAL;
+    int type;
+    socklen_t size = sizeof(type);
+    if (getsockopt((int)fd, SOL_SOCKET, SO_TYPE, &type, &size) != 0)
+        return -errno;
+    if (type != SOCK_SEQPACKET)
+        return -EPROTOTYPE;
+    int control = fcntl((int)fd, F_DUPFD_CLOEXEC, 3);
+    if (control < 0)
+        return -errno;
+    close((int)fd);
+    return control;
+}
+
+/* Occupy what is closed among 0-2 until execve, so that nothing of ours lands there. */
+static int reserve_standard_fds(void)
+{
+    for (;;) {
+        autofd int fd = open("/", O_PATH | O_CLOEXEC);
+        if (fd < 0)
+            return -errno;
+        if (fd > STDERR_FILENO)
+            return 0;
+        steal_fd(&fd);
+    }
+}
+
+/*
+ * Confine signals with the outer of two Landlock domains and try it out: what could be signalled before
+ * must not be afterwards. EPERM alone would prove nothing, a harness of another user gives it too.
+ */
+static int enter_signal_scope(struct launch *launch)
+{
+    bool before = syscall(SYS_pidfd_send_signal, launch->harness, 0, NULL, 0U) == 0;
+    int error = install_signal_scope();
+    if (error < 0)
+        return error;
+    bool after = syscall(SYS_pidfd_send_signal, launch->harness, 0, NULL, 0U) == 0 || errno != EPERM;
+    launch->scoped = before && !after;
+    return 0;
+}
+
+static int send_listener(struct launch *launch, int number)
+{
+    /* The table is shared: this closes the child's too, and the broker's becomes the only one. */
+    autofd int listener = number;
+    struct rs_listener packet = {
+        .type = RS_LISTENER,
+        .child_pid = (uint32_t)launch->command,
+        .nonce_address = (uint64_t)(uintptr_t)nonce,
+        .landlock_abi = launch->landlock,
+        .scoped = launch->scoped,
+    };
+    memcpy(packet.nonce, nonce, sizeof(nonce));
+    return send_packet(launch->control, launch->harness, &packet, sizeof(packet), listener);
+}
+
+/* Close everything but what supervising needs: a pipe that the command closes must end, whether it was 0-2
+ * or a descriptor that was passed on. */
+static void close_inherited(struct launch *launch)
+{
+    close_fd(&launch->report_w);
+    close_fd(&launch->go);
+    const int keep[] = {launch->control, launch->harness, launch->signals, launch->report};
+    unsigned int next = 0;
+    for (;;) {
+        unsigned int kept = UINT_MAX;
+        for (size_t i = 0; i < sizeof(keep) / sizeof(keep[0]); i++) {
+            if (keep[i] >= 0 && (unsigned int)keep[i] >= next && (unsigned int)keep[i] < kept)
+                kept = (unsigned int)keep[i];
+        }
+        if (kept == UINT_MAX)
+            break;
+        if (kept > next)
+            (void)syscall(SYS_close_range, next, kept - 1, 0U); /* nothing open in a gap is no failure */
+        next = kept + 1;
+    }
+    (void)syscall(SYS_close_range, next, UINT_MAX, 0U);
+}
+
+/* Take one message of the child. Returns 1, 0 if there is none, or -errno if the broker is gone. */
+static int serve_report(struct launch *launch)
+{
+    struct report said;
+    if (launch->report < 0)
+        return 0;
+    ssize_t size = read(launch->report, &said, sizeof(said));
+    if (size < 0)
+        return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+    if (size == 0) {
+        /* Closed by execve. Also by a death right before it, which looks the same to subprocess. */
+        close_fd(&launch->report);
+        const struct rs_started started = {.type = RS_STARTED};
+        if (launch->failure == 0)
+            return send_packet(launch->control, launch->harness, &started, sizeof(started), -1);
+        return 0;
+    }
+    switch (said.kind) {
+    case REPORT_LISTENER:
+        return send_listener(launch, said.value) < 0 ? -ECONNRESET : 1;
+    case REPORT_SEPARATE:
+        close_inherited(launch);
+        return 1;
+    default:
+        tell_failure(launch, said.stage, -said.value);
+        return 1;
+    }
+}
+
+/* Returns -errno if the broker is gone or talks nonsense. */
+static int serve_control(struct launch *launch)
+{
+    struct rs_signal order;
+    int type = receive_order(launch->control, &order);
+    if (type == RS_GO && launch->go >= 0)
+        return write(launch->go, "", 1) == 1 ? 0 : -errno;
+    if (type == RS_SIGNAL && order.tree != 0)
+        (void)signal_tree((int)order.signo, launch->scoped); /* what is dead already is no failure */
+    else if (type == RS_SIGNAL)
+        (void)kill(launch->command, (int)order.signo);
+    return type < 0 ? type : 0;
+}
+
+static bool continued(pid_t pid)
+{
+    siginfo_t info = {0};
+    return waitid(P_PID, (id_t)pid, &info, WCONTINUED | WNOHANG | WNOWAIT) == 0 && info.si_pid == pid;
+}
+
+/*
+ * Stop as the command did, so that a shell in front sees its job stop. Only for stops of job control, which
+ * the kernel does not allow in an orphaned process group and takes back when a group becomes one: a stopped
+ * launcher guards nothing, so it must not be the tree's choice to stop it for good. That rules SIGSTOP out.
+ */
+static void stop_likewise(struct launch *launch, int signo)
+{
+    if ((signo != SIGTSTP && signo != SIGTTIN && signo != SIGTTOU) || getpgid(launch->command) != getpgrp())
+        return;
+    struct sigaction inherited;
+    const struct sigaction stop = {.sa_handler = SIG_DFL};
+    const uint64_t one = 1ULL << (signo - 1);
+    sigaction(signo, &stop, &inherited);
+    /* Still blocked. From here on a SIGCONT to the group takes the pending stop away; one that came earlier
+     * has reached the command, and shows. */
+    kill(getpid(), signo);
+    if (continued(launch->command)) {
+        const struct timespec now = {0, 0};
+        (void)syscall(SYS_rt_sigtimedwait, &one, NULL, &now, sizeof(one));
+    }
+    change_mask(SIG_UNBLOCK, one, NULL);
+    change_mask(SIG_BLOCK, one, NULL);
+    sigaction(signo, &inherited, NULL);
+}
+
+/* Reap whatever ended: the command, and daemons of the tree, whose parents we are in their parents' place. */
+static void reap_ended(struct launch *launch)
+{
+    int status;
+    int stop = 0;
+    for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG | WUNTRACED | __WALL)) > 0;) {
+        if (pid != launch->command)
+            continue;
+        launch->stopped = WIFSTOPPED(status);
+        if (launch->stopped) {
+            stop = WSTOPSIG(status);
+        } else {
+            launch->ended = true;
+            launch->status = status;
+        }
+    }
+    if (stop != 0 && !launch->ended)
+        stop_likewise(launch, stop);
+}
+
+static bool is_ours_to_pass_on(struct launch *launch, const struct signalfd_siginfo *info)
+{
+    const int signo = (int)info->ssi_signo;
+    if (signo == SIGCONT && launch->stopped && continued(launch->command))
+        launch->stopped = false; /* it was sent to the group */
+    if (info->ssi_code > 0) {
+        /* The terminal signals a foreground group, which the command is in. Except when it goes away: then it
+         * tells the leader of the session, which without us would be the command. */
+        return signo == SIGHUP && getsid(0) == getpid() && getpgid(launch->command) != getpgrp();
+    }
+    return signo != SIGCONT || launch->stopped;
+}
+
+static void serve_signals(struct launch *launch)
+{
+    struct signalfd_siginfo info;
+    while (read(launch->signals, &info, sizeof(info)) == sizeof(info)) {
+        reap_ended(launch);
+        if (launch->ended)
+            return; /* its pid may be another's now */
+        if (!is_ours_to_pass_on(launch, &info))
+            continue;
+        const union sigval value = {.sival_ptr = (void *)(uintptr_t)info.ssi_ptr};
+        if (info.ssi_code == SI_QUEUE)
+            (void)sigqueue(launch->command, (int)info.ssi_signo, value);
+        else
+            (void)kill(launch->command, (int)info.ssi_signo);
+    }
+}
+
+/* Until the command has ended or the broker is gone. */
+static void supervise(struct launch *launch)
+{
+    while (!launch->ended) {
+        struct pollfd ready[] = {
+            {.fd = launch->signals, .events = POLLIN},
+            {.fd = launch->control, .events = POLLIN},
+            {.fd = launch->harness, .events = POLLIN},
+            {.fd = launch->report, .events = POLLIN},
+        };
+        if (poll(ready, 4, -1) < 0) {
+            if (errno == EINTR)
+                continue;
+            return;
+        }
+        if (ready[2].revents != 0 || (ready[1].revents != 0 && serve_control(launch) < 0))
+            return;
+        if (ready[3].revents != 0 && serve_report(launch) < 0)
+            return;
+        if (ready[0].revents != 0)
+            serve_signals(launch);
+    }
+    /* What the child said last was written before it died. */
+    while (serve_report(launch) > 0)
+        ;
+    if (launch->report >= 0 && launch->failure == 0)
+        tell_failure(launch, RS_STAGE_PROTOCOL, -ECHILD);
+}
+
+/* End as the command ended: with its code, or by the same signal, but never with a second core file. */
+static int mirror(int status)
+{
+    if (WIFEXITED(status))
+        return WEXITSTATUS(status);
+    const int signo = WTERMSIG(status);
+    const struct rlimit none = {0, 0};
+    const struct sigaction fatal = {.sa_handler = SIG_DFL};
+    setrlimit(RLIMIT_CORE, &none);
+    prctl(PR_SET_DUMPABLE, 0L, 0L, 0L, 0L); /* a core_pattern with a pipe ignores the limit */
+    sigaction(signo, &fatal, NULL);
+    kill(getpid(), signo);
+    change_mask(SIG_UNBLOCK, 1ULL << (signo - 1), NULL);
+    return 128 + signo;
+}
+
+/* Clone the child and prepare to supervise it. Returns 0; the child does not return. */
+static int clone_child(struct launch *launch, const char *program, char **argv)
+{
+    struct child child = {
+        .launcher = getpid(),
+        .start = &start,
+        .program = program,
+        .argv = argv,
+    };
+    int report[2];
+    int go[2];
+    if (pipe2(report, O_CLOEXEC | O_NONBLOCK) != 0)
+        return -errno;
+    launch->report = report[0];
+    launch->report_w = child.report = report[1];
+    if (pipe2(go, O_CLOEXEC) != 0)
+        return -errno;
+    child.go = go[0];
+    launch->go = go[1];
+
+    /* An inherited SIG_IGN would have the kernel reap in our place. */
+    const struct sigaction reported = {.sa_handler = SIG_DFL};
+    int error = change_mask(SIG_BLOCK, UINT64_MAX, &child.mask);
+    if (error < 0 || sigaction(SIGCHLD, &reported, &child.on_sigchld) != 0)
+        return error < 0 ? error : -errno;
+    const uint64_t all = UINT64_MAX;
+    launch->signals = (int)syscall(SYS_signalfd4, -1, &all, sizeof(all), SFD_CLOEXEC | SFD_NONBLOCK);
+    if (launch->signals < 0)
+        return -errno;
+    if (getrandom(nonce, sizeof(nonce), 0) != sizeof(nonce))
+        return -EIO;
+    if (prctl(PR_SET_CHILD_SUBREAPER, 1L, 0L, 0L, 0L) != 0)
+        return -errno;
+
+    error = install_no_new_privs();
+    if (error < 0)
+        return error;
+    launch->landlock = (uint32_t)landlock_abi();
+    child.scope = (start.head.flags & RS_START_SCOPE) != 0 && launch->landlock >= 6;
+    if (child.scope) {
+        error = enter_signal_scope(launch);
+        if (error < 0)
+            return error;
+    }
+
+    long pid = syscall(SYS_clone, CLONE_FILES | SIGCHLD, NULL, NULL, NULL, 0UL);
+    if (pid < 0)
+        return -errno;
+    if (pid == 0)
+        run_child(&child);
+    launch->command = (pid_t)pid;
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    struct launch launch = {.control = -1, .harness = -1, .signals = -1, .report = -1, .report_w = -1, .go = -1};
+    static char program[PATH_MAX + NAME_MAX];
+
+    launch.control = argc >= 5 && strcmp(argv[3], "--") == 0 ? take_control(argv[1]) : -EINVAL;
+    if (launch.control < 0) {
+        fputs("usage: rampart-seccomp-launch FD PROGRAM -- ARG0 [ARG...]\n"
+              "FD is the inherited control socket of a Rampart broker: Broker.wrap() makes this command line.\n",
+              stderr);
+        return EXIT_OURS;
+    }
+    int error = reserve_standard_fds();
+    if (error == 0)
+        error = receive_start(launch.control, &start, &launch.harness);
+    if (error < 0)
+        return tell_failure(&launch, RS_STAGE_PROTOCOL, error);
+
+    /* Before the filter: looking a program up needs calls that the filter mediates. */
+    const char *named = argv[2][0] != '\0' ? argv[2] : argv[4];
+    error = resolve_program(named, getenv("PATH"), program, sizeof(program));
+    if (error < 0)
+        return tell_failure(&launch, RS_STAGE_RESOLVE, error);
+    error = clone_child(&launch, program, argv + 4);
+    if (error < 0)
+        return tell_failure(&launch, RS_STAGE_SANDBOX, error);
+
+    supervise(&launch);
+    /* Nothing of the tree outlives the command, or the broker. */
+    if (!launch.ended)
+        launch.status = EXIT_OURS << 8;
+    end_tree(launch.ended ? -1 : launch.command, launch.scoped, &launch.status);
+    return launch.failure != 0 ? launch.failure : mirror(launch.status);
+}

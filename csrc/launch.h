@@ -1,0 +1,83 @@
+/*
+ * Parts of rampart-seccomp-launch. Functions return >= 0 or -errno unless they say otherwise.
+ */
+#ifndef RAMPART_LAUNCH_H
+#define RAMPART_LAUNCH_H
+
+#include <errno.h>
+#include <linux/filter.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+#include "protocol.h"
+
+/* A descriptor that is closed when its variable leaves scope; steal_fd() moves it out. */
+#define autofd __attribute__((cleanup(close_fd)))
+
+static inline void close_fd(int *fd)
+{
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
+static inline int steal_fd(int *fd)
+{
+    int owned = *fd;
+    *fd = -1;
+    return owned;
+}
+
+/* install.c: what a process puts on itself, in this order; none of it can be taken off again. */
+int install_no_new_privs(void);
+int install_signal_scope(void);
+int install_filter(const struct sock_filter *insns, size_t n_insns, unsigned int flags);
+/* The Landlock ABI of this kernel; 0 where there is none. */
+int landlock_abi(void);
+
+/* program.c */
+int resolve_program(const char *name, const char *search, char *path, size_t size);
+
+/* control.c */
+struct start_packet {
+    struct rs_start head;
+    struct sock_filter insns[RS_MAX_INSNS];
+};
+
+int receive_start(int control, struct start_packet *start, int *harness);
+int receive_order(int control, struct rs_signal *order);
+int send_packet(int control, int harness, const void *packet, size_t size, int fd);
+
+/* child.c: from clone to execve. */
+enum report_kind { REPORT_LISTENER = 1, REPORT_SEPARATE = 2, REPORT_FAILED = 3 };
+
+struct report {
+    uint16_t kind;
+    uint16_t stage; /* REPORT_FAILED */
+    int32_t value;  /* REPORT_LISTENER: descriptor number; REPORT_FAILED: errno */
+};
+
+/* Signal masks are the kernel's own 64 bits: the C library's functions hide signals 32 and 33. */
+struct child {
+    pid_t launcher;
+    const struct start_packet *start;
+    bool scope;
+    uint64_t mask;              /* to restore */
+    struct sigaction on_sigchld; /* to restore */
+    int report;
+    int go;
+    const char *program;
+    char **argv;
+};
+
+int change_mask(int how, uint64_t mask, uint64_t *old);
+_Noreturn void run_child(const struct child *child);
+
+/* tree.c */
+int signal_tree(int signo, bool scoped);
+void end_tree(pid_t command, bool scoped, int *status);
+
+#endif
