@@ -71,7 +71,7 @@ def test_fails_when_nothing_is_stopped(root: pathlib.Path) -> None:
 
     text = "\n".join(problems)
     assert "under Rampart: 0 reads denied" in text
-    assert "connections reached the attacker" in text
+    assert "connections to the attacker" in text
     assert "secret handed in: 0 connections denied" in text
     assert "~/thesis.txt was wiped" in text
     assert "~/.bashrc was planted" in text

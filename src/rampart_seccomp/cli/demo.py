@@ -199,15 +199,15 @@ def _run(
             )
         else:
             endpoint = rampart.allow("connect", hosts=[f"127.0.0.1:{api.server_port}"], name="api")
-            done = guarded = rampart.run(
-                command,
-                policy=policy.with_rules(endpoint),
-                cwd=project,
-                env=environment,
-                audit=audit,
-                capture_output=True,
-                timeout=TIMEOUT_S,
-            )
+            with rampart.Broker(policy.with_rules(endpoint), audit=audit, home=os.fsencode(home)) as broker:
+                done = guarded = rampart.run(
+                    command,
+                    broker=broker,
+                    cwd=project,
+                    env=environment,
+                    capture_output=True,
+                    timeout=TIMEOUT_S,
+                )
             denials = guarded.denials
     complaints = done.stderr.decode(errors="replace").strip().splitlines()
     return Outcome(
@@ -284,7 +284,7 @@ def _broken(outcome: Outcome, name: str, stage: Stage) -> Iterator[str]:
     if len(outcome.of("injected")) != len(stage.ways) + 2:
         yield f"{name}: the agent did not try everything, so nothing is proved"
     if outcome.connections:
-        yield f"{name}: {outcome.connections} connections reached the attacker, {outcome.copies} had the secret"
+        yield f"{name}: {outcome.connections} connections to the attacker, {outcome.copies} with the secret"
     if outcome.wiped:
         yield f"{name}: ~/thesis.txt was wiped"
     if outcome.planted:
