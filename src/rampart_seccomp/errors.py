@@ -14,6 +14,7 @@ __all__ = [
     "CommandDenied",
     "FilterError",
     "KernelSupportError",
+    "LauncherMissing",
     "LibraryMissing",
     "ListenerBusy",
     "PolicyError",
@@ -85,6 +86,18 @@ class LibraryMissing(RampartError, ImportError):
         super().__init__(f"{library} is not installed ({hint})")
 
 
+class LauncherMissing(RampartError, FileNotFoundError):
+    """The program that starts commands is not where the package should have it."""
+
+    def __init__(self, errno: int, path: str) -> None:
+        super().__init__(
+            errno,
+            "the launcher is not a program in the package directory "
+            "(install rampart-seccomp again with pip, unpacked: it does not run from a zip file)",
+            path,
+        )
+
+
 class FilterError(RampartError, RuntimeError):
     """The exported BPF program does not do what the syscall table says; it is not installed."""
 
@@ -138,4 +151,38 @@ class BrokerClosed(RampartError, RuntimeError):
 
 
 class AuditError(RampartError, OSError):
-    """The audit log cannot be opened or written, or does not verify."""
+    """The audit log cannot be opened or written, or does not verify.
+
+    Args:
+        problem: What is wrong, in one sentence without a full stop.
+        file: The log.
+        line: Line number, from 1, where something is wrong with a record.
+        errno: Error of the system call that failed; None where the content is wrong.
+        hint: What to do about it.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        file: bytes | str | None = None,
+        line: int | None = None,
+        errno: int | None = None,
+        hint: str | None = None,
+    ) -> None:
+        self.problem = problem
+        self.file = file
+        self.line = line
+        self.hint = hint
+        if errno is None:
+            super().__init__(problem)
+        else:
+            super().__init__(errno, problem, file)
+
+    def __str__(self) -> str:
+        name = os.fsdecode(self.file) if self.file is not None else None
+        where = ":".join(str(part) for part in (name, self.line) if part is not None)
+        text = f"{where}: {self.problem}" if where else self.problem
+        if self.errno is not None:
+            text = f"{text}: {os.strerror(self.errno)}"
+        return f"{text} ({self.hint})" if self.hint else text

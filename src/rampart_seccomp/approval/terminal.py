@@ -1,0 +1,129 @@
+"""A question on the controlling terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import termios
+import threading
+from collections.abc import Iterator
+from time import monotonic
+
+from rampart_seccomp.approval.question import Question, nobody_asked
+from rampart_seccomp.events import Event
+from rampart_seccomp.verdicts import Allow, Deny, Verdict
+
+__all__ = ["TerminalApprover", "terminal_approver"]
+
+_IFLAG, _OFLAG, _LFLAG = 0, 1, 3
+_HEADING_WIDTH = 9
+
+
+class TerminalApprover:
+    """Ask on the controlling terminal of this process, one question at a time.
+
+    The terminal is ``/dev/tty``, never standard input, which belongs to the command. ``y`` or ``yes`` and
+    Enter allows once; anything else, end of file, silence until the timeout, or no terminal denies. What
+    was typed before the question stood there is thrown away. A process in the background does not ask
+    (reading would stop it, SIGTTIN): it denies with that reason.
+
+    Args:
+        timeout: Seconds until an unanswered question is denied, where its rule names none. Waiting for
+            another question to be answered counts.
+        tty: Path of the terminal.
+    """
+
+    def __init__(self, *, timeout: float = 120.0, tty: str = "/dev/tty") -> None:
+        self._timeout = timeout
+        self._tty = tty
+        self._one_at_a_time = threading.Lock()
+        self._closing = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._closed = False
+
+    def __call__(self, event: Event, /) -> Verdict:
+        return self.answer(Question(event))
+
+    def answer(self, question: Question) -> Verdict:
+        """Put a question and wait for the answer. Blocks; from any thread."""
+        timeout = self._timeout if question.timeout is None else question.timeout
+        deadline = monotonic() + timeout
+        if not self._one_at_a_time.acquire(timeout=min(timeout, threading.TIMEOUT_MAX)):
+            return Deny(message=f"not answered within {timeout:g} s")
+        try:
+            return self._ask(question, timeout, deadline)
+        finally:
+            self._one_at_a_time.release()
+
+    def close(self) -> None:
+        """Deny the question that stands there, and all later ones. Returns when none is left."""
+        if not self._closed:
+            self._closed = True
+            os.eventfd_write(self._closing, 1)
+            with self._one_at_a_time:
+                os.close(self._closing)
+
+    def _ask(self, question: Question, timeout: float, deadline: float) -> Verdict:
+        if self._closed:
+            return nobody_asked("the run has ended", question)
+        try:
+            tty = os.open(self._tty, os.O_RDWR | os.O_CLOEXEC | os.O_NOCTTY)
+        except OSError:
+            return nobody_asked("no terminal", question)
+        try:
+            if os.tcgetpgrp(tty) != os.getpgrp():
+                return nobody_asked("Rampart is not in the foreground of its terminal", question)
+            with _line_mode(tty):
+                return self._converse(tty, question, timeout, deadline)
+        except (OSError, termios.error):
+            return nobody_asked("the terminal failed", question)
+        finally:
+            os.close(tty)
+
+    def _converse(self, tty: int, question: Question, timeout: float, deadline: float) -> Verdict:
+        lines = "".join(f"  {heading:<{_HEADING_WIDTH}} {text}\n" for heading, text in question.lines())
+        seconds = max(0, round(deadline - monotonic()))
+        _write(tty, f"\nrampart: the policy asks\n{lines}Allow this once? [y/N] ({seconds} s) ")
+        # After the question stands there, so that nothing typed without seeing it can answer it.
+        termios.tcdrain(tty)
+        termios.tcflush(tty, termios.TCIFLUSH)
+        ready = select.poll()
+        ready.register(tty, select.POLLIN)
+        ready.register(self._closing, select.POLLIN)
+        events = dict(ready.poll(max(0.0, deadline - monotonic()) * 1000))
+        if self._closing in events:
+            _write(tty, "\nrampart: withdrawn\n")
+            return nobody_asked("the run has ended", question)
+        if tty not in events:
+            _write(tty, "\nrampart: not answered, denied\n")
+            return Deny(message=f"not answered within {timeout:g} s")
+        if os.read(tty, 1024).strip().lower() in (b"y", b"yes"):
+            return Allow()
+        _write(tty, "rampart: denied\n")
+        return Deny(message="refused at the terminal")
+
+
+def terminal_approver(*, timeout: float = 120.0) -> TerminalApprover:
+    """Return an approver that asks on the controlling terminal; close it when the run is over."""
+    return TerminalApprover(timeout=timeout)
+
+
+@contextlib.contextmanager
+def _line_mode(tty: int) -> Iterator[None]:
+    """Make the terminal read whole lines with echo, whatever the command has set, and put it back."""
+    before = termios.tcgetattr(tty)
+    lines = termios.tcgetattr(tty)
+    lines[_IFLAG] |= termios.ICRNL
+    lines[_OFLAG] |= termios.OPOST | termios.ONLCR
+    lines[_LFLAG] |= termios.ICANON | termios.ECHO | termios.ISIG
+    termios.tcsetattr(tty, termios.TCSADRAIN, lines)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(tty, termios.TCSADRAIN, before)
+
+
+def _write(tty: int, text: str) -> None:
+    content = text.encode(errors="backslashreplace")
+    while content:
+        content = content[os.write(tty, content) :]
