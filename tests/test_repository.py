@@ -21,6 +21,7 @@ import rampart_seccomp as rampart
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "rampart_seccomp"
 DOCUMENTS = [path for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")) if path.is_file()]
+FACES = ("rampart_seccomp", "rampart_seccomp.lowlevel")
 MODULES = sorted(
     info.name
     for info in pkgutil.walk_packages(rampart.__path__, "rampart_seccomp.")
@@ -41,16 +42,27 @@ SNIPPETS = [
 
 
 def public_names(module: Any) -> Iterator[tuple[str, Any]]:
-    """Yield what a module exports, and the public members of its classes."""
+    """Yield the classes and functions that a module exports; of the package's faces their members, too."""
     for name in getattr(module, "__all__", ()):
         exported = getattr(module, name)
-        if not (inspect.isclass(exported) or inspect.isroutine(exported)):
-            continue
-        yield name, exported
-        if inspect.isclass(exported):
+        if inspect.isclass(exported) or inspect.isroutine(exported):
+            yield name, exported
+        if inspect.isclass(exported) and module.__name__ in FACES:
             for member, value in vars(exported).items():
                 if not member.startswith("_") and (inspect.isfunction(value) or isinstance(value, property)):
                     yield f"{name}.{member}", getattr(exported, member)
+
+
+def blocks(document: Path, language: str) -> list[str]:
+    """Return the fenced blocks of one language in a document."""
+    return re.findall(rf"^```{language}\n(.*?)^```", document.read_text(), re.DOTALL | re.MULTILINE)
+
+
+SNIPPETS = [
+    pytest.param(document, block, id=f"{document.name}-{number}")
+    for document in DOCUMENTS
+    for number, block in enumerate(blocks(document, "python"))
+]
 
 
 def in_readme(language: str) -> str:
