@@ -53,18 +53,6 @@ def public_names(module: Any) -> Iterator[tuple[str, Any]]:
                     yield f"{name}.{member}", getattr(exported, member)
 
 
-def blocks(document: Path, language: str) -> list[str]:
-    """Return the fenced blocks of one language in a document."""
-    return re.findall(rf"^```{language}\n(.*?)^```", document.read_text(), re.DOTALL | re.MULTILINE)
-
-
-SNIPPETS = [
-    pytest.param(document, block, id=f"{document.name}-{number}")
-    for document in DOCUMENTS
-    for number, block in enumerate(blocks(document, "python"))
-]
-
-
 def in_readme(language: str) -> str:
     """Return the only block of one language in the README."""
     (block,) = blocks(ROOT / "README.md", language)
@@ -73,9 +61,9 @@ def in_readme(language: str) -> str:
 
 def test_every_public_name_of_the_package_exists() -> None:
     """`from rampart_seccomp import *` works, and the faces of the documents are among the names."""
-    assert {"Policy", "run", "Popen", "create_subprocess_exec", "Broker", "allow", "deny", "ask"} <= set(
-        rampart.__all__
-    )
+    faces = {"Policy", "run", "Popen", "create_subprocess_exec", "Broker", "allow", "deny", "ask"}
+
+    assert faces <= set(rampart.__all__)
     assert [name for name in rampart.__all__ if not hasattr(rampart, name)] == []
 
 
@@ -85,9 +73,7 @@ def test_every_public_name_has_a_docstring(name: str) -> None:
     module = importlib.import_module(name)
 
     assert module.__doc__
-    assert [
-        member for member, value in public_names(module) if not (inspect.getdoc(value) or "").strip()
-    ] == []
+    assert [member for member, value in public_names(module) if not inspect.getdoc(value)] == []
 
 
 def test_the_architecture_names_every_module() -> None:
