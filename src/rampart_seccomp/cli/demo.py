@@ -243,13 +243,10 @@ def _show(outcome: Outcome, home: pathlib.Path, out: TextIO) -> None:
         _columns([(step.what, step.said or f"status {step.status}") for step in outcome.of("injected")], out)
         print("\n   What was denied, by which rule, how often", file=out)
         counts = Counter(
-            (
-                f"{denial.operation} {denial.object.replace(os.fspath(home), '~')}",
-                denial.rule or f"default {denial.operation}",
-            )
+            (f"{denial.operation} {denial.object.replace(os.fspath(home), '~')}", denial.where)
             for denial in outcome.denials
         )
-        _columns([(what, rule, f"{times}x") for (what, rule), times in counts.items()], out)
+        _columns([(what, where, f"{times}x") for (what, where), times in counts.items()], out)
 
 
 def _columns(rows: Sequence[Sequence[str]], out: TextIO) -> None:
