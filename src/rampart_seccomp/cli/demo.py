@@ -8,7 +8,6 @@ secret in a file that no rule knows, so that only the network rules are left to 
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import pathlib
@@ -22,12 +21,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TextIO
 
 import attrs
-from rampart_seccomp.approval.escape import printable
 
 import rampart_seccomp as rampart
+from rampart_seccomp.approval.escape import printable
 from rampart_seccomp.audit import verify
 from rampart_seccomp.broker import Denial
+from rampart_seccomp.cli import Parser
 from rampart_seccomp.cli.demo_servers import ApiServer, Attacker
+from rampart_seccomp.errors import AuditError, RampartError
 
 __all__ = ["demonstrate", "main"]
 
@@ -123,7 +124,7 @@ def _base() -> pathlib.Path:
         real = place.resolve()
         if temporary.isdisjoint((real, *real.parents)) and os.access(real, os.W_OK | os.X_OK):
             return real
-    raise rampart.RampartError(
+    raise RampartError(
         "no place for the throw-away project "
         "(make the home or the current directory a writable one outside of /tmp)"
     )
@@ -169,7 +170,7 @@ def _set_stage(root: pathlib.Path) -> Stage:
         succeeds("git", "init", "-q", "upstream")
         and succeeds("git", "-C", "upstream", *identity, "commit", "-q", "--allow-empty", "-m", "Start")
     ):
-        raise rampart.RampartError("git cannot make a repository (try: git init)")
+        raise RampartError("git cannot make a repository (try: git init)")
     return Stage(root, missing)
 
 
@@ -331,7 +332,7 @@ def demonstrate(policy: rampart.Policy, *, root: pathlib.Path, out: TextIO) -> l
 
     try:
         verified = verify(audit)
-    except rampart.AuditError as error:
+    except AuditError as error:
         problems.append(f"the audit log does not verify: {error}")
     else:
         where = printable(os.fspath(audit))
@@ -348,10 +349,7 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         0 if every claim held, 1 if one did not; what did not is printed on standard error.
     """
-    parser = argparse.ArgumentParser(
-        prog="rampart-seccomp demo",
-        description="Show the attack on made-up data, bare and stopped. Nothing leaves this machine.",
-    )
+    parser = Parser("demo", "Show the attack on made-up data, bare and stopped. Nothing leaves this machine.")
     parser.add_argument("--keep", action="store_true", help="keep the throw-away directory and its audit log")
     options = parser.parse_args(argv)
     root = pathlib.Path(tempfile.mkdtemp(prefix="rampart-demo-", dir=_base()))
