@@ -214,8 +214,8 @@ int rs_target_identity(int target, struct rs_identity *out)
     return parse_status(text, out);
 }
 
-/* Interrupting a thread of ours that waits in the kernel for a target that has died. */
-static int interrupt_signal(void)
+/* The signal that interrupts a thread of ours which waits in the kernel for a target that has died. */
+int rs_interrupt_signal(void)
 {
     return SIGRTMAX - 5;
 }
@@ -229,7 +229,7 @@ static void ignore_signal(int number)
 int rs_interrupt_prepare(void)
 {
     struct sigaction current;
-    if (sigaction(interrupt_signal(), NULL, &current) < 0)
+    if (sigaction(rs_interrupt_signal(), NULL, &current) < 0)
         return -errno;
     if (current.sa_handler == ignore_signal)
         return 0;
@@ -237,13 +237,13 @@ int rs_interrupt_prepare(void)
         return -EBUSY;
     struct sigaction mine = {.sa_handler = ignore_signal};
     (void)sigemptyset(&mine.sa_mask);
-    return rs_result(sigaction(interrupt_signal(), &mine, NULL));
+    return rs_result(sigaction(rs_interrupt_signal(), &mine, NULL));
 }
 
 /* Make a blocking call of thread `tid` of this process return -EINTR. Repeat until it has: it may not wait yet. */
 int rs_interrupt(pid_t tid)
 {
-    return rs_result(syscall(SYS_tgkill, getpid(), tid, interrupt_signal()));
+    return rs_result(syscall(SYS_tgkill, getpid(), tid, rs_interrupt_signal()));
 }
 
 int rs_gettid(void)

@@ -22,6 +22,7 @@ __all__ = [
     "ListenEvent",
     "Operation",
     "Process",
+    "RefusedEvent",
 ]
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -175,3 +176,15 @@ class ListenEvent(Event):
     def object(self) -> str:
         host = f"[{self.address}]" if isinstance(self.address, ipaddress.IPv6Address) else str(self.address)
         return f"{host}:{self.port}"
+
+
+@attrs.frozen(kw_only=True)
+class RefusedEvent(Event):
+    """A system call that is not available at all, such as ``mount``: the syscall table refuses it."""
+
+    operation: None = None  # type: ignore[assignment]
+    kind: ClassVar[str] = "refused"
+
+    @property
+    def object(self) -> str:
+        return self.syscall

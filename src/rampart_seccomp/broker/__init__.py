@@ -1,0 +1,8 @@
+"""The broker and what it hands to its harness."""
+
+from rampart_seccomp.broker.broker import Broker, Wrapped
+from rampart_seccomp.broker.denials import Decided, Denial
+from rampart_seccomp.broker.questions import Approver
+from rampart_seccomp.broker.session import Session
+
+__all__ = ["Approver", "Broker", "Decided", "Denial", "Session", "Wrapped"]

@@ -1,0 +1,297 @@
+"""The broker: owns the policy, the approvers and the audit log, and judges the trees it launched."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import socket
+import sys
+import threading
+import weakref
+from collections.abc import Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING, TextIO
+
+import attrs
+
+from rampart_seccomp.broker.denials import Denial
+from rampart_seccomp.broker.judge import Judge, Judgement
+from rampart_seccomp.broker.names import HostNames
+from rampart_seccomp.broker.pool import Pool
+from rampart_seccomp.broker.questions import Approver
+from rampart_seccomp.broker.session import Session
+from rampart_seccomp.calls.call import Setting, Vigil
+from rampart_seccomp.calls.shim import checked, lib
+from rampart_seccomp.errors import AuditError, BrokerClosed
+from rampart_seccomp.kernel.filter import cache_directory, load_filter
+from rampart_seccomp.launch import protocol
+from rampart_seccomp.launch.locate import launcher_path
+from rampart_seccomp.policy import Policy
+
+if TYPE_CHECKING:
+    from rampart_seccomp.audit import AuditLog
+
+__all__ = ["Broker", "Wrapped"]
+
+_WAIT_KILLABLE_RECV = 1 << 5  # SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, Linux 5.19
+
+Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+
+_living: weakref.WeakSet[Broker] = weakref.WeakSet()
+
+
+@attrs.define(eq=False)
+class Wrapped:
+    """A command that any spawner can start behind the policy, once.
+
+    Attributes:
+        argv: What to start.
+        pass_fds: Descriptors that the started process must inherit.
+        session: The tree it becomes.
+    """
+
+    argv: list[str | bytes]
+    pass_fds: tuple[int, ...]
+    session: Session
+    _socket: socket.socket
+
+    def close(self) -> None:
+        """Let go of our copy of the launcher's socket. Call it once the command has been spawned, or never will be."""
+        self._socket.close()
+
+    def __enter__(self) -> Wrapped:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Broker:
+    """Judges the process trees of the commands it wraps; a context manager. Leaving it ends them.
+
+    Args:
+        policy: What decides.
+        on_ask: Called with an event when a rule asks; answers with a verdict. None: such calls are denied.
+        audit: Where to record: a path, or an open log.
+        explain: Stream on which each distinct denial is told once.
+        home: What ``~`` means in the policy; None for the home of the user who launches.
+
+    Raises:
+        LibraryMissing, FilterError: The filter cannot be built.
+        AuditError: The log cannot be opened.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        on_ask: Approver | None = None,
+        audit: Path | AuditLog | None = None,
+        explain: TextIO | None = None,
+        home: bytes | None = None,
+    ) -> None:
+        self.policy = policy
+        self._on_ask = on_ask
+        self._explain = explain
+        self._home = os.fsencode(os.path.expanduser("~")) if home is None else home
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._sessions: set[Session] = set()
+        self._closed = False
+        self._told: set[tuple[str, str, str]] = set()
+        self._audit_broken = False
+        self._filter = load_filter()
+        checked(lib.rs_interrupt_prepare(), "rt_sigaction")
+        self._own_audit = audit is not None and isinstance(audit, (str, bytes, os.PathLike))
+        self._audit = _open_audit(audit)
+        self._records_allowed = self._audit is not None and policy.audit == "all"
+        self._names_lock = threading.Lock()
+        self._vigil = Vigil()
+        self._pool = Pool()
+        self._names = HostNames(policy.matcher(home=self._home).host_names)
+        _living.add(self)
+
+    def wrap(
+        self, argv: Iterable[str | bytes], *, program: Path | None = None, directory: Path | None = None
+    ) -> Wrapped:
+        """Prepare a command to be started behind the policy by any spawner that can pass descriptors on.
+
+        Args:
+            argv: The command and its arguments.
+            program: File to execute in place of ``argv[0]``, which is then only a name.
+            directory: What ``./`` means in the policy; None for the current directory.
+
+        Returns:
+            What to spawn; good for one start. Close it after spawning.
+
+        Raises:
+            BrokerClosed: The broker was closed.
+            LauncherMissing: The package was installed without its launcher.
+        """
+        arguments = list(argv)
+        if not arguments:
+            raise ValueError("there is no command to run")
+        where = os.fsencode(os.getcwdb() if directory is None else directory)
+        matcher = self.policy.matcher(
+            home=self._home, directory=os.path.realpath(where), protected=self._protected()
+        )
+        setting = Setting(names=self._names_lock, vigil=self._vigil)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            self._send_start(ours)
+            name = os.fsencode(arguments[0] if program is None else program)
+            launcher: list[str | bytes] = [launcher_path(), str(theirs.fileno())]
+            launcher += ["" if program is None else os.fsencode(program), "--"]
+            with self._lock:
+                if self._closed:
+                    raise BrokerClosed
+                session = Session(self, Judge(matcher, self._names, self._on_ask), setting, ours, name)
+                self._sessions.add(session)
+        except BaseException:
+            ours.close()
+            theirs.close()
+            raise
+        return Wrapped([*launcher, *arguments], (theirs.fileno(),), session, theirs)
+
+    def _send_start(self, control: socket.socket) -> None:
+        start = protocol.Start(
+            program=self._filter.program,
+            flags=protocol.StartFlag.SCOPE,
+            filter_flags=_WAIT_KILLABLE_RECV,
+        )
+        pidfd = os.pidfd_open(os.getpid())
+        try:
+            socket.send_fds(control, [protocol.encode(start)], [pidfd])
+        finally:
+            os.close(pidfd)
+
+    def _protected(self) -> list[bytes]:
+        """What the trees must not touch, whatever the policy: Rampart's own files."""
+        found = [cache_directory()]
+        for source in {rule.file for rule in self.policy.rules if rule.file} | {self.policy.source}:
+            if source and os.path.exists(source):
+                found.append(os.fsencode(os.path.realpath(source)))
+        if self._audit is not None:
+            found += self._audit.paths
+        return found
+
+    def close(self) -> None:
+        """End all trees, write what is to be written, and judge nothing any more. May be called again."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            sessions = list(self._sessions)
+        if os.getpid() != self._pid:
+            return
+        for session in sessions:
+            session.close()
+        for session in sessions:
+            session.wait_finished(5)
+        self._pool.close()
+        self._vigil.close()
+        if self._audit is not None and self._own_audit:
+            self._audit.close()
+
+    def __enter__(self) -> Broker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # For the sessions
+
+    def _forget(self, session: Session) -> None:
+        with self._lock:
+            self._sessions.discard(session)
+
+    def _denial(self, judgement: Judgement) -> Denial:
+        event = judgement.event
+        denial = Denial(
+            operation="syscall" if event.operation is None else str(event.operation),
+            object=event.object,
+            rule=judgement.rule,
+            message=judgement.message,
+            suggestion=_suggest(judgement),
+            errno=judgement.errno,
+            where=judgement.where,
+        )
+        if self._explain is not None:
+            self._tell(denial, self._explain)
+        return denial
+
+    def _tell(self, denial: Denial, stream: TextIO) -> None:
+        from rampart_seccomp.approval.escape import printable
+
+        key = (denial.operation, denial.object, denial.where)
+        with self._lock:
+            if key in self._told or len(self._told) >= 10_000:
+                return
+            self._told.add(key)
+        parts = [f"rampart: denied {denial.operation} {printable(denial.object)}: {printable(denial.where)}"]
+        parts += [f"  {printable(text)}" for text in (denial.message, denial.suggestion) if text]
+        try:
+            stream.write("\n".join(parts) + "\n")
+            stream.flush()
+        except (OSError, ValueError):
+            self._explain = None
+
+    def _write(self, judgement: Judgement, error: int | None, enforced: str, held_ns: int) -> None:
+        if self._audit is None:
+            return
+        if judgement.allowed and not (self._records_allowed or judgement.log or judgement.asked):
+            return
+        from rampart_seccomp.audit import make_record
+
+        try:
+            self._audit.write(
+                make_record(
+                    judgement.event,
+                    verdict="allow" if judgement.allowed else "deny",
+                    rule=judgement.rule,
+                    where=judgement.where,
+                    errno=error,
+                    enforced=enforced,
+                    held_ns=held_ns,
+                    message=judgement.message,
+                    asked=judgement.asked,
+                )
+            )
+        except AuditError as failure:
+            # What cannot be recorded does not happen: from here on everything is denied.
+            if not self._audit_broken:
+                self._audit_broken = True
+                self._report(f"rampart: everything is denied from here on: {failure}\n")
+
+    def _report(self, text: str) -> None:
+        """Tell of a failure of the broker itself."""
+        stream = self._explain or sys.stderr
+        try:
+            stream.write(text)
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            return
+
+
+def _suggest(judgement: Judgement) -> str | None:
+    return None
+
+
+def _open_audit(audit: Path | AuditLog | None) -> AuditLog | None:
+    if isinstance(audit, (str, bytes, os.PathLike)):
+        from rampart_seccomp.audit import AuditLog
+
+        return AuditLog(audit)
+    return audit
+
+
+def _close_all() -> None:
+    for broker in list(_living):
+        broker.close()
+
+
+atexit.register(_close_all)

@@ -1,0 +1,154 @@
+"""From a pinned call to one verdict: the strictest of what the policy says about each of its effects."""
+
+from __future__ import annotations
+
+import errno
+
+import attrs
+
+from rampart_seccomp.broker.names import HostNames, nameservers
+from rampart_seccomp.broker.processes import describe
+from rampart_seccomp.broker.questions import Approver, ask
+from rampart_seccomp.calls.call import Call, Refusal
+from rampart_seccomp.calls.notification import Notification
+from rampart_seccomp.events import ConnectEvent, Event, Operation, RefusedEvent
+from rampart_seccomp.policy import Decision, Matcher
+from rampart_seccomp.verdicts import Deny
+
+__all__ = ["Judge", "Judgement"]
+
+_DNS_PORT = 53
+
+
+@attrs.frozen
+class Judgement:
+    """The verdict on one effect of a call.
+
+    Attributes:
+        event: The effect.
+        allowed: Whether it may take place.
+        where: What decided, in words.
+        rule: Name of the deciding rule; None for a default or a built-in.
+        decision: The policy's answer; None for a built-in.
+        errno: What the program sees if denied.
+        message: For people.
+        asked: True if code or a person answered.
+        log: Record it even if only denials are recorded.
+    """
+
+    event: Event
+    allowed: bool
+    where: str
+    rule: str | None = None
+    decision: Decision | None = None
+    errno: int = errno.EACCES
+    message: str | None = None
+    asked: bool = False
+    log: bool = True
+
+
+class Judge:
+    """Applies one policy to the calls of one tree.
+
+    Args:
+        matcher: The policy, bound to a home and a launch directory.
+        names: Host names of the policy.
+        on_ask: Answers what no rule's own callable does; None: nobody, so it is denied.
+    """
+
+    def __init__(self, matcher: Matcher, names: HostNames, on_ask: Approver | None) -> None:
+        self._matcher = matcher
+        self._names = names
+        self._on_ask = on_ask
+        self._resolvers = nameservers() if matcher.host_names else frozenset()
+
+    def judge(self, call: Call) -> list[Judgement]:
+        """Judge every effect of a call.
+
+        Returns:
+            All judgements if the call may take place; the one that forbids it, alone, if not.
+
+        Raises:
+            TargetGone: The process died while somebody was asked.
+        """
+        if call.refusal is not None:
+            return [self._refused(call, call.refusal)]
+        judged = [(event, self._decide(event)) for event in map(self._with_names, call.events)]
+        for event, decision in judged:
+            if decision.verdict == "deny":
+                return [_denied(event, decision)]
+        for renaming in call.renamings:
+            lost = self._matcher.widens(renaming.old, renaming.new, directory=renaming.directory)
+            if lost is not None:
+                return [_denied(judged[0][0], lost, "the new name would lift what this rule protects")]
+        judgements = []
+        for event, decision in judged:
+            if decision.verdict == "ask":
+                judgement = self._ask(event, decision, call.notification)
+            else:
+                judgement = _allowed(event, decision)
+            if not judgement.allowed:
+                return [judgement]
+            judgements.append(judgement)
+        return judgements
+
+    def _refused(self, call: Call, refusal: Refusal) -> Judgement:
+        event = call.events[0] if call.events else RefusedEvent(syscall=call.notification.syscall)
+        where = f"built-in: {refusal.reason}"
+        return Judgement(event, allowed=False, where=where, errno=refusal.errno)
+
+    def _with_names(self, event: Event) -> Event:
+        if isinstance(event, ConnectEvent) and event.address is not None and self._matcher.host_names:
+            return attrs.evolve(event, names=self._names.names_of(event.address))
+        return event
+
+    def _decide(self, event: Event) -> Decision:
+        decision = self._matcher.decide(event)
+        if (
+            decision.verdict == "deny"
+            and decision.rule is None
+            and isinstance(event, ConnectEvent)
+            and event.port == _DNS_PORT
+            and event.address in self._resolvers
+        ):
+            # A policy that allows names must let them be looked up. Questions can carry data out: threat model.
+            return Decision(
+                verdict="allow", operation=Operation.CONNECT, reason="built-in: the host's name server"
+            )
+        return decision
+
+    def _ask(self, event: Event, decision: Decision, notification: Notification) -> Judgement:
+        asked = attrs.evolve(event, process=describe(notification))
+        verdict = ask(asked, decision.rule, self._on_ask, notification)
+        if isinstance(verdict, Deny):
+            return attrs.evolve(
+                _denied(asked, decision, verdict.message),
+                errno=verdict.errno or decision.errno,
+                asked=True,
+            )
+        return attrs.evolve(_allowed(asked, decision), asked=True)
+
+
+def _denied(event: Event, decision: Decision, message: str | None = None) -> Judgement:
+    return Judgement(
+        event,
+        allowed=False,
+        where=decision.where,
+        rule=decision.rule.name if decision.rule else None,
+        decision=decision,
+        errno=decision.errno,
+        message=message or decision.message,
+    )
+
+
+def _allowed(event: Event, decision: Decision) -> Judgement:
+    rule = decision.rule
+    return Judgement(
+        event,
+        allowed=True,
+        where=decision.where,
+        rule=rule.name if rule else None,
+        decision=decision,
+        message=decision.message,
+        log=bool(rule and rule.log),
+    )

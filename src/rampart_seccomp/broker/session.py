@@ -1,0 +1,398 @@
+"""One launched tree: from the hand-over of its listener to the end of its last process."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import signal
+import socket
+import threading
+import time
+import traceback
+from collections import deque
+from typing import TYPE_CHECKING
+
+import attrs
+
+from rampart_seccomp.broker.denials import Decided, Denial
+from rampart_seccomp.broker.judge import Judge, Judgement
+from rampart_seccomp.broker.processes import describe
+from rampart_seccomp.calls.call import CallChanged, Setting
+from rampart_seccomp.calls.decode import decode
+from rampart_seccomp.calls.notification import Listener, Notification
+from rampart_seccomp.calls.shim import ffi, lib
+from rampart_seccomp.errors import (
+    BrokerClosed,
+    CommandDenied,
+    KernelSupportError,
+    ListenerBusy,
+    SyscallError,
+    TargetGone,
+    TargetUnreadable,
+)
+from rampart_seccomp.events import Event, Operation, RefusedEvent
+from rampart_seccomp.launch import protocol
+
+if TYPE_CHECKING:
+    from rampart_seccomp.broker.broker import Broker
+
+__all__ = ["Session"]
+
+_KEPT = 10_000
+"""Decisions and denials that a session keeps for its harness; the audit log has all."""
+
+_RETRIES = 16
+"""How often a call is decoded again because names changed beneath it."""
+
+
+class Session:
+    """The broker's side of one launched tree. Made by `Broker.wrap`.
+
+    Attributes:
+        command_pid: Pid of the command; None until its listener has arrived.
+        scoped: True if the kernel confines signals of the tree to the tree.
+        denials: What was denied, oldest first; at most 10,000 are kept.
+        events: What was decided, oldest first; at most 10,000 are kept.
+        finished: Set when no process of the tree is left.
+    """
+
+    def __init__(
+        self, broker: Broker, judge: Judge, setting: Setting, control: socket.socket, name: bytes
+    ) -> None:
+        self.command_pid: int | None = None
+        self.scoped = False
+        self.denials: deque[Denial] = deque(maxlen=_KEPT)
+        self.events: deque[Decided] = deque(maxlen=_KEPT)
+        self.finished = threading.Event()
+        self._broker = broker
+        self._judge = judge
+        self._setting = setting
+        self._control = control
+        self._name = name
+        self._listener: Listener | None = None
+        self._settled = threading.Event()
+        self._error: BaseException | None = None
+        self._orphaned = False
+        self._wake, self._woken = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._sending = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="rampart-session", daemon=True)
+        self._thread.start()
+
+    # For the harness
+
+    @property
+    def started(self) -> bool:
+        """True once the command runs."""
+        return self._settled.is_set() and self._error is None
+
+    def wait_started(self, timeout: float | None = None) -> None:
+        """Wait until the command runs.
+
+        Args:
+            timeout: Seconds; None for as long as it takes.
+
+        Raises:
+            OSError: The command could not be started, as subprocess has it: FileNotFoundError, PermissionError …
+            CommandDenied: The policy denies the command.
+            ListenerBusy, TargetUnreadable, KernelSupportError: The kernel or a sandbox around does not let us.
+            BrokerClosed: The broker was closed meanwhile.
+            TimeoutError: Neither came in time.
+        """
+        if not self._settled.wait(timeout):
+            raise TimeoutError("the command has not started yet")
+        if self._error is not None:
+            raise self._error
+
+    def wait_finished(self, timeout: float | None = None) -> bool:
+        """Wait, at most ``timeout`` seconds, until nothing of the tree is left; tell whether that is so."""
+        return self.finished.wait(timeout)
+
+    def signal(self, signo: int, *, tree: bool = False) -> None:
+        """Send a signal to the command, or to every process of the tree. Nothing happens once it has ended."""
+        try:
+            with self._sending:
+                self._control.send(protocol.encode(protocol.Signal(signo, tree)), socket.MSG_DONTWAIT)
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.ECONNRESET, errno.EBADF, errno.ENOTCONN):
+                raise
+
+    def kill_tree(self) -> None:
+        """SIGKILL to every process of the tree."""
+        self.signal(signal.SIGKILL, tree=True)
+
+    def close(self) -> None:
+        """End the tree: the launcher kills it when the control socket closes."""
+        self._fail(BrokerClosed())
+        try:
+            os.write(self._woken, b"x")
+        except (BlockingIOError, OSError):
+            return
+
+    # The session's thread
+
+    def _run(self) -> None:
+        try:
+            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - {lib.rs_interrupt_signal()})
+            if self._hand_over():
+                self._serve()
+        except BaseException as error:
+            self._fail(error)
+        finally:
+            self._fail(BrokerClosed())
+            self._end()
+
+    def _fail(self, error: BaseException) -> None:
+        if not self._settled.is_set():
+            self._error = error
+            self._settled.set()
+
+    def _end(self) -> None:
+        with self._sending:
+            self._control.close()
+        if self._listener is not None:
+            self._listener.close()
+        self._setting.sockets.close()
+        os.close(self._wake)
+        os.close(self._woken)
+        self._woken = -1
+        self._broker._forget(self)
+        self.finished.set()
+
+    def _hand_over(self) -> bool:
+        """Receive the listener, prove that its tree can be judged, and let the command go."""
+        poll = select.poll()
+        poll.register(self._wake, select.POLLIN)
+        poll.register(self._control, select.POLLIN)
+        if any(fd == self._wake for fd, _ in poll.poll()):
+            return False
+        message, fds = self._receive()
+        if not isinstance(message, protocol.Listener) or len(fds) != 1:
+            for fd in fds:
+                os.close(fd)
+            self._fail(self._start_error(message))
+            return False
+        launcher = _parent(message.child_pid)
+        self._listener = Listener(fds[0], launcher)
+        self.command_pid = message.child_pid
+        self.scoped = message.scoped
+        _prove_readable(message)
+        self._control.send(protocol.encode(protocol.Go()))
+        return True
+
+    def _receive(self) -> tuple[protocol.Message | None, list[int]]:
+        packet, fds, _, _ = socket.recv_fds(self._control, protocol.MAX_PACKET, 1, socket.MSG_CMSG_CLOEXEC)
+        return (protocol.decode(packet) if packet else None), fds
+
+    def _serve(self) -> None:
+        """Take notifications until nobody can make one, and follow what the launcher says."""
+        assert self._listener is not None
+        launcher_there = True
+        listener_there = True
+        while listener_there or launcher_there:
+            poll = select.poll()
+            poll.register(self._wake, select.POLLIN)
+            if launcher_there:
+                poll.register(self._control, select.POLLIN)
+            if listener_there:
+                poll.register(self._listener, select.POLLIN)
+            for fd, happened in poll.poll():
+                if fd == self._wake:
+                    return
+                if fd == self._control.fileno():
+                    launcher_there = self._hear()
+                elif happened & select.POLLIN:
+                    self._take()
+                else:
+                    listener_there = False
+            if not launcher_there and listener_there:
+                self._orphaned = True
+
+    def _hear(self) -> bool:
+        """Take one message of the launcher; False at its end."""
+        try:
+            message, fds = self._receive()
+        except ConnectionResetError:
+            message, fds = None, []
+        for fd in fds:
+            os.close(fd)
+        if isinstance(message, protocol.Started):
+            self._settled.set()
+        elif isinstance(message, protocol.Failed) or message is None:
+            self._fail(self._start_error(message))
+        return message is not None
+
+    def _take(self) -> None:
+        assert self._listener is not None
+        try:
+            notification = self._listener.receive()
+        except InterruptedError:
+            return
+        if notification is not None:
+            self._broker._pool.submit(lambda: self._handle(notification))
+
+    # One call
+
+    def _handle(self, notification: Notification) -> None:
+        """Answer one call. Whatever goes wrong in here is a denial."""
+        try:
+            if self._orphaned:
+                _kill(notification)
+                return
+            self._answer(notification)
+        except TargetGone:
+            return
+        except BaseException:
+            self._broker._report(traceback.format_exc())
+            self._give_up(notification)
+        finally:
+            notification.close()
+
+    def _answer(self, notification: Notification) -> None:
+        began = time.monotonic_ns()
+        try:
+            for _ in range(_RETRIES):
+                try:
+                    if self._decide(notification, began):
+                        return
+                except CallChanged:
+                    continue
+            error = errno.EBUSY
+        except OSError as failure:
+            if isinstance(failure, TargetGone) or notification.answered:
+                raise
+            error = failure.errno or errno.EACCES
+        notification.deny(error)
+
+    def _decide(self, notification: Notification, began: int) -> bool:
+        with decode(notification, self._setting) as call:
+            judgements = self._judge.judge(call)
+            if self._broker._audit_broken and (judgements[:1] or call.events):
+                raise PermissionError(errno.EACCES, "the audit log cannot be written")
+            if judgements and not judgements[0].allowed:
+                (judgement,) = judgements
+                judgement = _with_process(judgement, notification)
+                notification.deny(judgement.errno)
+                self._record(judgement, judgement.errno, "answered", began)
+                return True
+            if self._broker._records_allowed:
+                judgements = [_with_process(judgement, notification) for judgement in judgements]
+            failed: OSError | None = None
+            try:
+                call.perform()
+            except TargetGone:
+                raise
+            except OSError as error:
+                failed = error
+                notification.deny(error.errno or errno.EACCES)
+            for judgement in judgements:
+                self._record(judgement, failed.errno if failed else None, call.enforced, began)
+        return True
+
+    def _give_up(self, notification: Notification) -> None:
+        if notification.answered:
+            return
+        try:
+            notification.deny(errno.EACCES)
+        except OSError:
+            return
+        failure = RefusedEvent(syscall=notification.syscall)
+        self._record(
+            Judgement(failure, allowed=False, where="built-in: the broker failed"),
+            errno.EACCES,
+            "answered",
+            time.monotonic_ns(),
+        )
+
+    def _record(self, judgement: Judgement, error: int | None, enforced: str, began: int) -> None:
+        verdict = "allow" if judgement.allowed else "deny"
+        self.events.append(
+            Decided(judgement.event, verdict, judgement.rule, judgement.where, error, judgement.asked)
+        )
+        if not judgement.allowed:
+            self.denials.append(self._broker._denial(judgement))
+        self._broker._write(judgement, error, enforced, time.monotonic_ns() - began)
+
+    # Errors of the start
+
+    def _start_error(self, message: protocol.Message | None) -> BaseException:
+        if not isinstance(message, protocol.Failed):
+            return SyscallError("rampart-seccomp-launch", errno.ECHILD)
+        number, name = message.errno, self._name
+        if message.stage is protocol.Stage.FILTER:
+            if number == errno.EBUSY:
+                return ListenerBusy(number)
+            return KernelSupportError(
+                f"the filter cannot be installed: {os.strerror(number)}",
+                syscall="seccomp",
+                hint="Linux 5.19 or later with CONFIG_SECCOMP_FILTER is needed",
+            )
+        if message.stage in (protocol.Stage.SANDBOX, protocol.Stage.PROTOCOL):
+            return SyscallError("rampart-seccomp-launch", number, name)
+        if message.stage is protocol.Stage.EXEC:
+            for denial in list(self.denials):
+                if denial.operation == str(Operation.EXEC):
+                    text = f"{os.strerror(number)}: the policy denies this command: {denial.where}"
+                    return CommandDenied(number, text, os.fsdecode(name))
+        return OSError(number, os.strerror(number), os.fsdecode(name))
+
+
+def _with_process(judgement: Judgement, notification: Notification) -> Judgement:
+    event: Event = judgement.event
+    if event.process is not None:
+        return judgement
+    return attrs.evolve(judgement, event=attrs.evolve(event, process=describe(notification)))
+
+
+def _kill(notification: Notification) -> None:
+    """End a process whose launcher is gone, when it next calls."""
+    fd = os.pidfd_open(notification.tgid)
+    try:
+        notification.ensure_valid()
+        signal.pidfd_send_signal(fd, signal.SIGKILL)
+    finally:
+        os.close(fd)
+
+
+def _parent(pid: int) -> int:
+    with open(f"/proc/{pid}/status", "rb") as status:
+        for line in status:
+            if line.startswith(b"PPid:"):
+                return int(line.split()[1])
+    raise TargetUnreadable(
+        errno.ESRCH, "the launched process cannot be found", "use the pid namespace of the broker"
+    )
+
+
+def _prove_readable(message: protocol.Listener) -> None:
+    """Read back what the launcher wrote into the child, before the command runs.
+
+    Raises:
+        TargetUnreadable: The memory cannot be read, or another process has this number here.
+        KernelSupportError: The child sees other names than the broker does.
+    """
+    hint = (
+        "the broker must be an ancestor of the command where kernel.yama.ptrace_scope is 1, "
+        "must run in the same pid namespace, and not in a Landlock domain beside it"
+    )
+    target = lib.rs_target_open(message.child_pid)
+    if target < 0:
+        raise TargetUnreadable(-target, "the launched process cannot be found", hint)
+    try:
+        buffer = ffi.new("char[]", protocol.NONCE_SIZE)
+        got = lib.rs_target_read(
+            target, message.child_pid, message.nonce_address, buffer, protocol.NONCE_SIZE
+        )
+        if got < 0:
+            raise TargetUnreadable(-got, "the memory of the launched process cannot be read", hint)
+        if got < protocol.NONCE_SIZE or ffi.buffer(buffer, got)[:] != message.nonce:
+            raise TargetUnreadable(errno.ESRCH, "another process has this number here", hint)
+    finally:
+        os.close(target)
+    for name in ("ns/mnt", "root"):
+        ours, theirs = os.stat(f"/proc/self/{name}"), os.stat(f"/proc/{message.child_pid}/{name}")
+        if (ours.st_dev, ours.st_ino) != (theirs.st_dev, theirs.st_ino):
+            raise KernelSupportError(
+                "the command sees another file system than the broker",
+                hint="start the broker inside the same container, chroot or mount namespace",
+            )

@@ -1,0 +1,1 @@
+"""Held calls: received, pinned, performed. What may be done is decided elsewhere."""

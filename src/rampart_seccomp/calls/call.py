@@ -1,0 +1,184 @@
+"""What every decoded call has in common: what it would do, and how it is done."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+
+import attrs
+
+from rampart_seccomp.calls.notification import Notification
+from rampart_seccomp.calls.pins import Pin
+from rampart_seccomp.calls.shim import lib
+from rampart_seccomp.calls.tree_sockets import TreeSockets
+from rampart_seccomp.events import Event
+
+__all__ = ["Call", "CallChanged", "Refusal", "Renaming", "Setting", "Vigil"]
+
+
+class CallChanged(Exception):
+    """The objects moved between pinning and performing: decode and decide again."""
+
+
+@attrs.frozen
+class Refusal:
+    """A built-in denial, whatever the policy says.
+
+    Attributes:
+        reason: For people.
+        errno: What the program sees.
+    """
+
+    reason: str
+    errno: int = errno.EACCES
+
+
+@attrs.frozen
+class Renaming:
+    """An object gets another name: it must not become less restricted by that.
+
+    Attributes:
+        old, new: Real absolute names.
+        directory: True if whatever lies beneath moves along.
+    """
+
+    old: bytes
+    new: bytes
+    directory: bool
+
+
+class Vigil:
+    """Interrupts threads of the broker that wait in the kernel for a target that has died."""
+
+    PERIOD = 0.05
+    """Seconds between two looks."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, Notification] = {}
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    @contextmanager
+    def watching(self, notification: Notification) -> Iterator[None]:
+        """While inside, a blocking call of this thread ends with EINTR once the target is gone."""
+        tid = lib.rs_gettid()
+        with self._changed:
+            self._waiting[tid] = notification
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._watch, name="rampart-vigil", daemon=True)
+                self._thread.start()
+            self._changed.notify()
+        try:
+            yield
+        finally:
+            with self._changed:
+                del self._waiting[tid]
+
+    def close(self) -> None:
+        """End the watch; threads that still wait are interrupted."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+
+    def _watch(self) -> None:
+        with self._changed:
+            while True:
+                while not self._waiting:
+                    if self._closed:
+                        return
+                    self._changed.wait()
+                self._changed.wait(self.PERIOD)
+                for tid, notification in self._waiting.items():
+                    if self._closed or not notification.valid():
+                        lib.rs_interrupt(tid)
+
+
+@attrs.define(eq=False)
+class Setting:
+    """What the calls of one tree share; `names` and `vigil` are the whole broker's.
+
+    Attributes:
+        sockets: Unix sockets that the tree bound.
+        names: Held while names are changed. All changes of names by the trees come through here, so
+            whoever holds it can rely on a path for as long as it takes to act on it.
+        vigil: Frees threads whose target has died.
+    """
+
+    names: threading.Lock = attrs.field(factory=threading.Lock)
+    vigil: Vigil = attrs.field(factory=Vigil)
+    sockets: TreeSockets = attrs.field(factory=TreeSockets)
+
+
+@attrs.define(eq=False)
+class Call:
+    """A held call with its objects pinned. Decoders make one; `perform` carries it out and answers.
+
+    Attributes:
+        notification: The held call.
+        setting: What is shared within the broker.
+        events: What it would do: each is judged, the strictest verdict wins.
+        renamings: Names that objects would get.
+        refusal: A built-in denial, if one applies.
+    """
+
+    notification: Notification
+    setting: Setting
+    events: tuple[Event, ...] = ()
+    renamings: tuple[Renaming, ...] = ()
+    refusal: Refusal | None = None
+    _pins: list[Pin] = attrs.field(factory=list)
+    _fds: list[int] = attrs.field(factory=list)
+
+    enforced = "performed"
+    """How an allowed call takes effect: ``performed`` by the broker, or ``continued`` by the kernel."""
+
+    def perform(self) -> None:
+        """Carry the call out and answer it.
+
+        Raises:
+            OSError: The call failed as the target's own would have; it is not yet answered.
+            CallChanged: Nothing was done; decode again.
+            TargetGone: Nobody waits for the answer any more.
+        """
+        raise NotImplementedError(type(self).__name__)
+
+    def hold(self, pin: Pin) -> Pin:
+        """Keep a pin until the call is closed."""
+        self._pins.append(pin)
+        return pin
+
+    def hold_fd(self, fd: int) -> int:
+        """Keep a descriptor until the call is closed."""
+        self._fds.append(fd)
+        return fd
+
+    def close(self) -> None:
+        """Let go of everything pinned."""
+        for pin in self._pins:
+            pin.close()
+        for fd in self._fds:
+            os.close(fd)
+        self._pins.clear()
+        self._fds.clear()
+
+    @contextmanager
+    def decoding(self) -> Iterator[None]:
+        """Close the call if decoding it fails inside."""
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Call:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,62 @@
+"""From a held call to a `Call`: one decoder for every system call that the table says is mediated."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from rampart_seccomp.calls import metadata, naming, opening, sending, sockets, starting
+from rampart_seccomp.calls.call import Call, Refusal, Setting
+from rampart_seccomp.calls.notification import Notification
+from rampart_seccomp.kernel.syscalls import Disposition, classify
+
+__all__ = ["DECODERS", "decode"]
+
+DECODERS: Mapping[str, Callable[[Notification, Setting], Call]] = MappingProxyType(
+    {
+        "open": opening.open_,
+        "openat": opening.openat,
+        "openat2": opening.openat2,
+        "creat": opening.creat,
+        **naming.DECODERS,
+        **metadata.DECODERS,
+        "execve": starting.execve,
+        "execveat": starting.execveat,
+        "connect": sockets.connect,
+        "bind": sockets.bind,
+        "listen": sockets.listen,
+        "sendto": sending.sendto,
+        "sendmsg": sending.sendmsg,
+        "sendmmsg": sending.sendmmsg,
+    }
+)
+
+
+class RefusedCall(Call):
+    """A call that the syscall table refuses, whatever its arguments point to."""
+
+
+def decode(notification: Notification, setting: Setting | None = None) -> Call:
+    """Pin what a held call is about. The caller closes the result.
+
+    Args:
+        notification: The held call.
+        setting: What the calls of its tree share; one of its own if omitted.
+
+    Returns:
+        The call, not yet judged and not yet answered.
+
+    Raises:
+        OSError: The call fails with this errno, whatever the policy.
+        TargetGone: Nobody waits for the answer any more.
+    """
+    shared = setting if setting is not None else Setting()
+    decoder = DECODERS.get(notification.syscall)
+    if decoder is not None:
+        return decoder(notification, shared)
+    # Only refused calls come here otherwise; should another ever do, it is refused as well.
+    classified = classify(notification.number, notification.args)
+    refused = classified.disposition is Disposition.REFUSED and classified.errno
+    refusal = Refusal(f"{notification.syscall} is not available in here", refused or errno.ENOSYS)
+    return RefusedCall(notification, shared, refusal=refusal)

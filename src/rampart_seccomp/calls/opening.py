@@ -1,0 +1,275 @@
+"""open(2), openat(2), openat2(2), creat(2): decided on the pin, opened from the pin, added to the target."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import struct
+
+import attrs
+
+from rampart_seccomp.calls.call import Call, CallChanged, Refusal, Setting
+from rampart_seccomp.calls.notification import AT_FDCWD, Notification, int32
+from rampart_seccomp.calls.pins import Pin
+from rampart_seccomp.calls.shim import checked, lib
+from rampart_seccomp.events import FileEvent, Operation
+
+__all__ = ["creat", "open_", "openat", "openat2"]
+
+_O_TMPFILE = os.O_TMPFILE & ~os.O_DIRECTORY
+_TTY = os.makedev(5, 0)
+
+# Kernel flags of open_how.flags; anything else is EINVAL (openat2(2)).
+_VALID = (
+    os.O_ACCMODE
+    | os.O_CREAT
+    | os.O_EXCL
+    | os.O_NOCTTY
+    | os.O_TRUNC
+    | os.O_APPEND
+    | os.O_NONBLOCK
+    | os.O_DSYNC
+    | os.O_SYNC
+    | os.O_ASYNC
+    | os.O_DIRECT
+    | 0o100000  # O_LARGEFILE as the kernel has it
+    | os.O_DIRECTORY
+    | os.O_NOFOLLOW
+    | os.O_NOATIME
+    | os.O_CLOEXEC
+    | os.O_PATH
+    | os.O_TMPFILE
+)
+_RESOLVE_CACHED = 0x20
+_RESOLVE_ALL = 0x3F
+_HOW = struct.Struct("=QQQ")
+
+PROCESS_SECRETS = frozenset(
+    [
+        b"auxv", b"clear_refs", b"coredump_filter", b"cwd", b"environ", b"exe", b"fd", b"fdinfo", b"io",
+        b"map_files", b"maps", b"mem", b"ns", b"numa_maps", b"oom_adj", b"oom_score_adj", b"pagemap",
+        b"patch_state", b"personality", b"root", b"smaps", b"smaps_rollup", b"stack", b"syscall", b"timers",
+        b"timerslack_ns", b"wchan", b"attr", b"gid_map", b"uid_map", b"projid_map", b"setgroups", b"sched",
+        b"autogroup", b"comm", b"loginuid", b"seccomp_cache", b"ksm_stat", b"ksm_merging_pages",
+    ]
+)  # fmt: skip
+"""Entries of /proc/<pid> that a process outside keeps to itself; stat, status, cmdline and the like are public."""
+
+_WRITABLE_ELSEWHERE = frozenset([b"comm", b"sched", b"autogroup"])
+
+
+def open_(notification: Notification, setting: Setting) -> Call:
+    """Decode open(path, flags, mode)."""
+    _, flags, mode = notification.args[:3]
+    return _decode(notification, setting, AT_FDCWD, notification.read_path(0), int32(flags), mode & 0o7777)
+
+
+def creat(notification: Notification, setting: Setting) -> Call:
+    """Decode creat(path, mode)."""
+    flags = os.O_CREAT | os.O_WRONLY | os.O_TRUNC
+    path = notification.read_path(0)
+    return _decode(notification, setting, AT_FDCWD, path, flags, notification.args[1] & 0o7777)
+
+
+def openat(notification: Notification, setting: Setting) -> Call:
+    """Decode openat(dirfd, path, flags, mode)."""
+    dirfd, _, flags, mode = notification.args[:4]
+    path = notification.read_path(1)
+    return _decode(notification, setting, int32(dirfd), path, int32(flags), mode & 0o7777)
+
+
+def openat2(notification: Notification, setting: Setting) -> Call:
+    """Decode openat2(dirfd, path, how, size).
+
+    O_PATH cannot be given to the target by a broker, nor left to the kernel after ``how`` was read: ENOSYS, as on a
+    kernel without the call.
+    """
+    dirfd, _, how, size = notification.args[:4]
+    if size < _HOW.size:
+        raise OSError(errno.EINVAL, "open_how is too small")
+    if size > 4096:
+        raise OSError(errno.E2BIG, "open_how is too large")
+    raw = notification.read(how, size)
+    if any(raw[_HOW.size :]):
+        raise OSError(errno.E2BIG, "open_how has fields that are not known here")
+    flags, mode, resolve = _HOW.unpack(raw[: _HOW.size])
+    if flags & ~_VALID or resolve & ~_RESOLVE_ALL or mode & ~0o7777:
+        raise OSError(errno.EINVAL, "open_how has unknown flags")
+    if mode and not flags & (os.O_CREAT | _O_TMPFILE):
+        raise OSError(errno.EINVAL, "mode without O_CREAT")
+    if flags & os.O_PATH:
+        raise OSError(errno.ENOSYS, "openat2 with O_PATH")
+    if resolve & _RESOLVE_CACHED:
+        raise OSError(errno.EAGAIN, "RESOLVE_CACHED cannot be kept")
+    return _decode(notification, setting, int32(dirfd), notification.read_path(1), flags, mode, resolve)
+
+
+def _decode(
+    notification: Notification,
+    setting: Setting,
+    dirfd: int,
+    path: bytes,
+    flags: int,
+    mode: int,
+    resolve: int = 0,
+) -> Call:
+    flags &= _VALID
+    exclusive = flags & os.O_CREAT and flags & os.O_EXCL
+    follow = not (flags & os.O_NOFOLLOW or exclusive)
+    call = OpenCall(notification, setting, flags=flags, mode=mode)
+    with call.decoding():
+        call.pin = call.hold(notification.pin(path, dirfd=dirfd, follow=follow, resolve=resolve))
+        call.events = tuple(
+            FileEvent(operation=operation, path=name, syscall=notification.syscall)
+            for operation, name in _effects(call.pin, path, flags)
+        )
+        call.refusal = _refusal(notification, call.pin, flags)
+    return call
+
+
+def _effects(pin: Pin, path: bytes, flags: int) -> list[tuple[Operation, bytes]]:
+    """Say what the open would do, or raise what it fails with whatever the policy."""
+    if flags & os.O_CREAT and path.endswith(b"/"):
+        raise OSError(errno.EISDIR, "creating a directory by open")
+    if pin.missing:
+        if not flags & os.O_CREAT:
+            raise OSError(errno.ENOENT, "no such file")
+        return [(Operation.CREATE, pin.path)]
+    if flags & os.O_CREAT and flags & os.O_EXCL:
+        raise OSError(errno.EEXIST, "file exists")
+    if pin.is_link:
+        raise OSError(errno.ENOTDIR if flags & os.O_DIRECTORY else errno.ELOOP, "symbolic link")
+    access = flags & os.O_ACCMODE
+    if flags & _O_TMPFILE:
+        if not pin.is_directory:
+            raise OSError(errno.ENOTDIR, "O_TMPFILE wants a directory")
+        return [(Operation.CREATE, pin.path.rstrip(b"/") + b"/#tmpfile")]
+    if flags & os.O_DIRECTORY and not pin.is_directory:
+        raise OSError(errno.ENOTDIR, "not a directory")
+    if pin.is_directory and (access != os.O_RDONLY or flags & (os.O_CREAT | os.O_TRUNC)):
+        raise OSError(errno.EISDIR, "is a directory")
+    if pin.nameless:
+        return []
+    operations = []
+    if access != os.O_WRONLY:
+        operations.append(Operation.READ)
+    if access != os.O_RDONLY or flags & os.O_TRUNC:
+        operations.append(Operation.MODIFY)
+    return [(operation, pin.path) for operation in operations]
+
+
+def _refusal(notification: Notification, pin: Pin, flags: int) -> Refusal | None:
+    if not pin.process or pin.missing:
+        return None
+    parts = pin.path.split(b"/")
+    writing = flags & os.O_ACCMODE != os.O_RDONLY
+    if pin.outside and not PROCESS_SECRETS.isdisjoint(parts):
+        public = not writing and _WRITABLE_ELSEWHERE.intersection(parts)
+        if not public:
+            return Refusal("a process outside of the tree")
+    if writing and parts[-1] == b"mem" and pin.process != notification.tgid:
+        return Refusal("the memory of another process")
+    return None
+
+
+@attrs.define(eq=False)
+class OpenCall(Call):
+    """An open file for the target."""
+
+    flags: int = attrs.field(kw_only=True)
+    mode: int = attrs.field(kw_only=True)
+    pin: Pin = attrs.field(init=False)
+
+    def perform(self) -> None:
+        """Open from the pin, or create below the pinned parent, and hand the descriptor over.
+
+        What the target could not take (EMFILE) is found out before anything is created or truncated.
+        """
+        notification, pin, flags = self.notification, self.pin, self.flags
+        if flags & (os.O_CREAT | os.O_TRUNC):
+            self._ensure_descriptor()
+        notification.ensure_valid()
+        if pin.missing:
+            with self.setting.names:
+                fd = lib.rs_create(notification.identity, pin.parent, pin.name, flags, self.mode)
+            if fd == -errno.EEXIST:
+                raise CallChanged
+        elif flags & _O_TMPFILE:
+            fd = lib.rs_tmpfile(notification.identity, pin.object, flags, self.mode)
+        else:
+            self._respect_sticky()
+            fd = self._reopen()
+        checked(fd, notification.syscall)
+        try:
+            notification.reply_fd(fd, cloexec=bool(flags & os.O_CLOEXEC))
+        finally:
+            os.close(fd)
+
+    def _reopen(self) -> int:
+        notification, pin = self.notification, self.pin
+        if stat.S_ISCHR(pin.mode) and pin.rdev == _TTY:
+            return _open_terminal(notification, self.flags)
+        if stat.S_ISREG(pin.mode) or stat.S_ISDIR(pin.mode) or self.flags & os.O_NONBLOCK:
+            return lib.rs_open(notification.identity, pin.object, self.flags)
+        with self.setting.vigil.watching(notification):
+            return lib.rs_open(notification.identity, pin.object, self.flags)
+
+    def _ensure_descriptor(self) -> None:
+        """Raise EMFILE if the target has no free descriptor below its limit (getrlimit(2))."""
+        directory = f"/proc/{self.notification.tid}"
+        try:
+            used = os.stat(f"{directory}/fd").st_size  # number of open files since Linux 6.2
+            with open(f"{directory}/limits", "rb") as limits:
+                soft = next(line.split()[3] for line in limits if line.startswith(b"Max open files"))
+            if soft == b"unlimited" or (used and used < int(soft)):
+                return
+            taken = {int(name) for name in os.listdir(f"{directory}/fd")}
+        except OSError:
+            self.notification.ensure_valid()
+            raise
+        if all(number in taken for number in range(int(soft))):
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    def _respect_sticky(self) -> None:
+        """Keep fs.protected_regular and fs.protected_fifos, which the kernel asks only when a name is opened."""
+        pin = self.pin
+        if not self.flags & os.O_CREAT or pin.parent < 0:
+            return
+        regular = stat.S_ISREG(pin.mode)
+        if not regular and not stat.S_ISFIFO(pin.mode):
+            return
+        directory = os.fstat(pin.parent)
+        if not directory.st_mode & stat.S_ISVTX or not directory.st_mode & (stat.S_IWOTH | stat.S_IWGRP):
+            return
+        owner = os.fstat(pin.object).st_uid
+        if owner in (directory.st_uid, self.notification.identity.fsuid):
+            return
+        try:
+            with open(f"/proc/sys/fs/protected_{'regular' if regular else 'fifos'}", "rb") as setting:
+                level = int(setting.read())
+        except (OSError, ValueError):
+            level = 2
+        if level >= 2 or (level == 1 and directory.st_mode & stat.S_IWOTH):
+            raise OSError(errno.EACCES, "another user's file in a sticky directory")
+
+
+def _open_terminal(notification: Notification, flags: int) -> int:
+    """Open what /dev/tty means to the target: its controlling terminal, not the broker's. ENXIO without one."""
+    with open(f"/proc/{notification.tid}/stat", "rb") as file:
+        fields = file.read().rpartition(b")")[2].split()
+    notification.ensure_valid()
+    number = int(fields[4]) & 0xFFFFFFFF
+    if number == 0:
+        raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
+    major = (number >> 8) & 0xFFF
+    minor = (number & 0xFF) | ((number >> 12) & 0xFFF00)
+    pts = 136 <= major <= 143
+    path = f"/dev/pts/{(major - 136) * 256 + minor}" if pts else f"/dev/tty{minor}"
+    pin = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        if os.fstat(pin).st_rdev != os.makedev(major, minor):
+            raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
+        return lib.rs_open(notification.identity, pin, flags)
+    finally:
+        os.close(pin)

@@ -1,0 +1,274 @@
+"""sendto(2), sendmsg(2), sendmmsg(2): the message is copied once, judged, and sent on a copy of the socket.
+
+Also messages without a destination come through here: whether one is in it is behind a pointer, and so is what the
+kernel would see if it looked again.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+
+import attrs
+
+from rampart_seccomp.calls.call import Call, Setting
+from rampart_seccomp.calls.notification import Notification, int32
+from rampart_seccomp.calls.shim import checked, ffi, lib
+from rampart_seccomp.calls.sockets import Destination, destination, read_address
+from rampart_seccomp.events import Event
+
+__all__ = ["sendmmsg", "sendmsg", "sendto"]
+
+_MSGHDR = struct.Struct("=QIxxxxQQQQixxxx")
+_MMSGHDR_SIZE = _MSGHDR.size + 8
+_CMSGHDR = struct.Struct("=Qii")
+_IOV_MAX = 1024
+_CONTROL_MAX = 20480  # net.core.optmem_max as shipped
+_CHUNK = 1 << 20
+_DATAGRAM_MAX = 4 << 20
+_MMSG_MAX = 1024
+_MSG_FASTOPEN = 0x20000000
+_SCM_CREDENTIALS = 2
+_MSG_ZEROCOPY = 0x4000000
+
+
+@attrs.define(eq=False)
+class Message:
+    """One message, copied from the target.
+
+    Attributes:
+        pieces: Addresses and sizes of its data in the target's memory.
+        control: Ancillary data with descriptors of this process.
+        where: Its destination; None if it has none.
+    """
+
+    pieces: list[tuple[int, int]]
+    control: bytes
+    where: Destination | None
+
+    @property
+    def size(self) -> int:
+        """Bytes of data."""
+        return sum(size for _, size in self.pieces)
+
+
+@attrs.define(eq=False)
+class SendCall(Call):
+    """Messages for one copied socket."""
+
+    copy: int = attrs.field(init=False)
+    stream: bool = attrs.field(init=False)
+    flags: int = attrs.field(init=False)
+    messages: list[Message] = attrs.field(init=False, factory=list)
+
+    def perform(self) -> None:
+        """Send one message and answer with the number of bytes."""
+        _ = self.notification.identity
+        sent = self.send(self.messages[0])
+        self.notification.reply(sent)
+
+    def send(self, message: Message) -> int:
+        """Send as the target's own call would.
+
+        Returns:
+            Bytes sent.
+
+        Raises:
+            OSError: Nothing was sent.
+        """
+        notification = self.notification
+        address = message.where.raw if message.where else b""
+        control = message.control
+        total = 0
+        size = message.size
+        if not self.stream and size > _DATAGRAM_MAX:
+            raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
+        while True:
+            data = self._gather(message, total, _CHUNK if self.stream else size)
+            notification.ensure_valid()
+            with self.setting.vigil.watching(notification):
+                result = lib.rs_send(
+                    notification.identity,
+                    self.copy,
+                    ffi.from_buffer(address) if address else ffi.NULL,
+                    len(address),
+                    ffi.from_buffer(data),
+                    len(data),
+                    ffi.from_buffer(control) if control else ffi.NULL,
+                    len(control),
+                    self.flags,
+                )
+            if result < 0:
+                if total and result != -errno.EPIPE:
+                    return total
+                return self._failed(result)
+            total += result
+            control = b""
+            if not self.stream or total >= size or result < len(data):
+                return total
+
+    def _failed(self, result: int) -> int:
+        notification = self.notification
+        notification.ensure_valid()
+        if result == -errno.EPIPE and self.stream and not self.flags & socket.MSG_NOSIGNAL:
+            lib.rs_raise_sigpipe(notification.tgid, notification.tid)
+        return checked(result, notification.syscall)
+
+    def _gather(self, message: Message, offset: int, limit: int) -> bytes:
+        parts = []
+        for address, size in message.pieces:
+            if offset >= size:
+                offset -= size
+                continue
+            take = min(size - offset, limit)
+            parts.append(self.notification.read(address + offset, take))
+            offset = 0
+            limit -= take
+            if limit == 0:
+                break
+        return b"".join(parts)
+
+
+@attrs.define(eq=False)
+class SendManyCall(SendCall):
+    """sendmmsg(2): as many as go; the results are written behind each header."""
+
+    headers: int = attrs.field(init=False)
+
+    def perform(self) -> None:
+        """Send the messages in turn; an error counts only if it befalls the first."""
+        notification = self.notification
+        _ = notification.identity
+        done = 0
+        for message in self.messages:
+            try:
+                sent = self.send(message)
+            except OSError:
+                if done == 0:
+                    raise
+                break
+            notification.write(self.headers + done * _MMSGHDR_SIZE + _MSGHDR.size, struct.pack("=I", sent))
+            done += 1
+        notification.reply(done)
+
+
+def sendto(notification: Notification, setting: Setting) -> Call:
+    """Decode sendto(fd, data, size, flags, address, address size)."""
+    call = SendCall(notification, setting)
+    with call.decoding():
+        _, data, size, flags, address, address_size = notification.args
+        _prepare(call, int32(flags))
+        where = None
+        if address and int32(address_size):
+            raw = read_address(notification, address, int32(address_size))
+            where = _where(call, raw)
+        call.messages.append(Message([(data, size)], b"", where))
+        _judge(call)
+    return call
+
+
+def sendmsg(notification: Notification, setting: Setting) -> Call:
+    """Decode sendmsg(fd, message, flags)."""
+    call = SendCall(notification, setting)
+    with call.decoding():
+        _, header, flags = notification.args[:3]
+        _prepare(call, int32(flags))
+        call.messages.append(_message(call, notification.read(header, _MSGHDR.size)))
+        _judge(call)
+    return call
+
+
+def sendmmsg(notification: Notification, setting: Setting) -> Call:
+    """Decode sendmmsg(fd, messages, count, flags)."""
+    call = SendManyCall(notification, setting)
+    with call.decoding():
+        _, call.headers, count, flags = notification.args[:4]
+        _prepare(call, int32(flags))
+        for index in range(min(count & 0xFFFFFFFF, _MMSG_MAX)):
+            try:
+                raw = notification.read(call.headers + index * _MMSGHDR_SIZE, _MSGHDR.size)
+                call.messages.append(_message(call, raw))
+            except OSError:
+                if index == 0:
+                    raise
+                break
+        _judge(call)
+    return call
+
+
+def _prepare(call: SendCall, flags: int) -> None:
+    call.copy = call.hold_fd(call.notification.copy_fd(int32(call.notification.args[0])))
+    with socket.socket(fileno=os.dup(call.copy)) as probe:
+        call.stream = probe.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) == socket.SOCK_STREAM
+    # Fast open sends data with the first packet; connecting first, as the program then has to, is judged.
+    if flags & _MSG_FASTOPEN:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+    # The pages would be ours, not the program's: say what the kernel says when it has no room to pin them.
+    if flags & _MSG_ZEROCOPY:
+        raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
+    call.flags = flags
+
+
+def _where(call: SendCall, raw: bytes) -> Destination | None:
+    """Judge a destination; a connected stream has none, whatever is named (sendto(2))."""
+    with socket.socket(fileno=os.dup(call.copy)) as probe:
+        domain = probe.getsockopt(socket.SOL_SOCKET, socket.SO_DOMAIN)
+    if call.stream and domain in (socket.AF_INET, socket.AF_INET6):
+        return None
+    if domain == socket.AF_INET and raw[:2] == b"\0\0" and len(raw) >= 16:
+        raw = b"\x02\x00" + raw[2:]  # udp(7): AF_UNSPEC counts as AF_INET when sending
+    return destination(call, raw, call.copy)
+
+
+def _message(call: SendCall, raw: bytes) -> Message:
+    notification = call.notification
+    name, name_size, vector, count, control, control_size, _ = _MSGHDR.unpack(raw)
+    if count > _IOV_MAX:
+        raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
+    pieces = list(struct.iter_unpack("=QQ", notification.read(vector, 16 * count)))
+    if sum(size for _, size in pieces) > 0x7FFFF000:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    where = None
+    if name and name_size:
+        where = _where(call, read_address(notification, name, min(int32(name_size), 128)))
+    if control_size > _CONTROL_MAX:
+        raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
+    data = _translate(call, notification.read(control, control_size)) if control and control_size else b""
+    return Message(pieces, data, where)
+
+
+def _translate(call: SendCall, control: bytes) -> bytes:
+    """Put our copies in the place of the descriptors that the target passes on, and our pid in that of its own."""
+    notification = call.notification
+    out = bytearray(control)
+    at = 0
+    while at + _CMSGHDR.size <= len(control):
+        length, level, kind = _CMSGHDR.unpack_from(control, at)
+        if length < _CMSGHDR.size or length > len(control) - at:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        start, end = at + _CMSGHDR.size, at + length
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            for place in range(start, end - 3, 4):
+                (fd,) = struct.unpack_from("=i", control, place)
+                struct.pack_into("=i", out, place, call.hold_fd(notification.copy_fd(fd)))
+        elif level == socket.SOL_SOCKET and kind == _SCM_CREDENTIALS and end - start >= 12:
+            (pid,) = struct.unpack_from("=i", control, start)
+            if pid != notification.tgid:
+                raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+            struct.pack_into("=i", out, start, os.getpid())
+        at += (length + 7) & ~7
+    return bytes(out)
+
+
+def _judge(call: SendCall) -> None:
+    events: list[Event] = []
+    for message in call.messages:
+        if message.where is None:
+            continue
+        if message.where.refusal is not None:
+            call.refusal = message.where.refusal
+        if message.where.event is not None:
+            events.append(message.where.event)
+    call.events = tuple(dict.fromkeys(events))

@@ -1,0 +1,260 @@
+"""connect(2), bind(2), listen(2): decided and performed on a copy of the target's socket."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import socket
+import stat
+from collections.abc import Callable
+
+import attrs
+
+from rampart_seccomp.calls.addresses import IPAddress, NetlinkAddress, UnixAddress, Unspecified, parse
+from rampart_seccomp.calls.call import Call, CallChanged, Refusal, Setting
+from rampart_seccomp.calls.notification import AT_FDCWD, Notification, int32
+from rampart_seccomp.calls.pins import Pin
+from rampart_seccomp.calls.shim import checked, lib
+from rampart_seccomp.events import Address, ConnectEvent, Event, FileEvent, ListenEvent, Operation
+
+__all__ = ["Destination", "bind", "connect", "destination", "listen", "read_address"]
+
+_ADDRESS_MAX = 128  # sizeof(struct sockaddr_storage)
+
+
+@attrs.frozen
+class Destination:
+    """Where a connection or a datagram goes, ready to be judged and used.
+
+    Attributes:
+        raw: The address to hand to the kernel; a unix path is replaced by that of its pin.
+        event: What is judged; None if nothing leaves (AF_UNSPEC, the kernel's own netlink port).
+        refusal: A built-in denial.
+    """
+
+    raw: bytes
+    event: Event | None = None
+    refusal: Refusal | None = None
+
+
+def read_address(notification: Notification, address: int, size: int) -> bytes:
+    """Copy a ``struct sockaddr`` of ``size`` bytes, once. EINVAL if it is impossibly long."""
+    if not 0 <= size <= _ADDRESS_MAX:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    return notification.read(address, size)
+
+
+def destination(call: Call, raw: bytes, copy: int) -> Destination:
+    """Say where an address really leads, for the socket that ``copy`` is.
+
+    Raises:
+        OSError: As connect(2) has it: EINVAL, EAFNOSUPPORT, and for unix paths what resolving them gives.
+    """
+    notification = call.notification
+    domain, kind = _kind(copy)
+    address = parse(raw)
+    if isinstance(address, Unspecified):
+        return Destination(raw)
+    if isinstance(address, NetlinkAddress):
+        _expect(domain, socket.AF_NETLINK)
+        outside = address.port != 0 or address.groups != 0
+        return Destination(raw, refusal=Refusal("netlink to other programs") if outside else None)
+    if isinstance(address, IPAddress):
+        _expect(domain, socket.AF_INET, socket.AF_INET6)
+        event = ConnectEvent(
+            protocol=kind, address=address.destination, port=address.port, syscall=notification.syscall
+        )
+        return Destination(raw, event)
+    _expect(domain, socket.AF_UNIX)
+    return _unix_destination(call, raw, address)
+
+
+def _unix_destination(call: Call, raw: bytes, address: UnixAddress) -> Destination:
+    notification = call.notification
+    sockets = call.setting.sockets
+    if address.abstract is not None:
+        event = ConnectEvent(
+            protocol="unix",
+            socket=b"@" + address.abstract,
+            in_tree=sockets.has_abstract(address.abstract),
+            syscall=notification.syscall,
+        )
+        return Destination(raw, event)
+    if address.path is None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    pin = call.hold(notification.pin(address.path))
+    if pin.missing:
+        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+    if not stat.S_ISSOCK(pin.mode):
+        raise OSError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+    event = ConnectEvent(
+        protocol="unix", socket=pin.path, in_tree=sockets.has_path(pin), syscall=notification.syscall
+    )
+    return Destination(raw[:2] + b"/proc/self/fd/%d\0" % pin.object, event)
+
+
+def _expect(domain: int, *allowed: int) -> None:
+    """Refuse an address of another family than the socket's, as the kernel would."""
+    if domain not in allowed:
+        raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+
+
+def _kind(copy: int) -> tuple[int, str]:
+    """Address family, and ``tcp``, ``udp`` or ``unix``. ENOTSOCK if it is no socket."""
+    with socket.socket(fileno=os.dup(copy)) as probe:
+        domain = probe.getsockopt(socket.SOL_SOCKET, socket.SO_DOMAIN)
+        kind = probe.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
+    if domain in (socket.AF_INET, socket.AF_INET6):
+        return domain, "tcp" if kind == socket.SOCK_STREAM else "udp"
+    return domain, "unix" if domain == socket.AF_UNIX else "netlink"
+
+
+def _copy(call: Call) -> int:
+    """Copy the socket that the first argument names. EBADF, ENOTSOCK."""
+    copy = call.hold_fd(call.notification.copy_fd(int32(call.notification.args[0])))
+    if not stat.S_ISSOCK(os.fstat(copy).st_mode):
+        raise OSError(errno.ENOTSOCK, os.strerror(errno.ENOTSOCK))
+    return copy
+
+
+@attrs.define(eq=False)
+class SocketCall(Call):
+    """An action on the copied socket."""
+
+    act: Callable[[], int] = attrs.field(init=False)
+
+    def perform(self) -> None:
+        """Act, interruptibly, and answer with the result."""
+        notification = self.notification
+        _ = notification.identity
+        notification.ensure_valid()
+        with self.setting.vigil.watching(notification):
+            result = self.act()
+        if result == -errno.EINTR:
+            notification.ensure_valid()
+        notification.reply(checked(result, notification.syscall))
+
+
+def connect(notification: Notification, setting: Setting) -> Call:
+    """Decode connect(fd, address, size)."""
+    call = SocketCall(notification, setting)
+    with call.decoding():
+        _, address, size = notification.args[:3]
+        raw = read_address(notification, address, int32(size))
+        copy = _copy(call)
+        where = destination(call, raw, copy)
+        call.events = () if where.event is None else (where.event,)
+        call.refusal = where.refusal
+        call.act = lambda: lib.rs_connect(notification.identity, copy, where.raw, len(where.raw))
+    return call
+
+
+def listen(notification: Notification, setting: Setting) -> Call:
+    """Decode listen(fd, backlog): judged by the address that the socket has, or would be given."""
+    call = SocketCall(notification, setting)
+    with call.decoding():
+        copy = _copy(call)
+        domain, kind = _kind(copy)
+        backlog = int32(notification.args[1])
+        if domain in (socket.AF_INET, socket.AF_INET6):
+            with socket.socket(fileno=os.dup(copy)) as probe:
+                host, port = probe.getsockname()[:2]
+            call.events = (_listening(notification, kind, _numeric(host), port),)
+        call.act = lambda: lib.rs_listen(copy, backlog)
+    return call
+
+
+def _numeric(host: str) -> Address:
+    address = ipaddress.ip_address(host.partition("%")[0])
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _listening(notification: Notification, kind: str, address: Address, port: int) -> ListenEvent:
+    return ListenEvent(protocol=kind, address=address, port=port, syscall=notification.syscall)
+
+
+def bind(notification: Notification, setting: Setting) -> Call:
+    """Decode bind(fd, address, size).
+
+    An IP port is judged as `listen`; port 0 of a stream socket is judged when it listens, and that of a datagram
+    socket is what the kernel would give it anyway. A unix path is a file that is created.
+    """
+    call = BindCall(notification, setting)
+    with call.decoding():
+        _, address, size = notification.args[:3]
+        raw = read_address(notification, address, int32(size))
+        call.copy = _copy(call)
+        call.raw = raw
+        domain, kind = _kind(call.copy)
+        if domain == socket.AF_INET and len(raw) >= 16 and raw[:2] == b"\0\0":
+            raw = b"\x02\x00" + raw[2:]  # the kernel takes AF_UNSPEC with 0.0.0.0 for AF_INET: ip(7)
+        where = parse(raw)
+        if isinstance(where, IPAddress) and where.port:
+            call.events = (_listening(notification, kind, where.host, where.port),)
+        elif isinstance(where, UnixAddress) and where.path is not None:
+            call.place = call.hold(notification.pin(where.path, follow=False))
+            call.path = where.path
+            if not call.place.missing:
+                raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+            call.events = (
+                FileEvent(operation=Operation.CREATE, path=call.place.path, syscall=notification.syscall),
+            )
+        elif isinstance(where, UnixAddress):
+            call.abstract = True
+    return call
+
+
+@attrs.define(eq=False)
+class BindCall(Call):
+    """Give the copied socket an address, and remember unix sockets as the tree's own."""
+
+    copy: int = attrs.field(init=False)
+    raw: bytes = attrs.field(init=False)
+    path: bytes | None = attrs.field(init=False, default=None)
+    place: Pin | None = attrs.field(init=False, default=None)
+    abstract: bool = attrs.field(init=False, default=False)
+
+    def perform(self) -> None:
+        """Bind under the very name the target gave, so that getsockname(2) shows it.
+
+        The kernel resolves that name again; while the names are held still it leads to the pinned place.
+        """
+        notification = self.notification
+        identity = notification.identity
+        notification.ensure_valid()
+        if self.place is None or self.path is None:
+            checked(lib.rs_bind(identity, -1, self.copy, self.raw, len(self.raw)), "bind")
+            if self.abstract:
+                self._remember_abstract()
+        else:
+            with self.setting.names:
+                self._bind_path(self.path, self.place)
+        notification.reply(0)
+
+    def _bind_path(self, path: bytes, place: Pin) -> None:
+        notification = self.notification
+        again = notification.pin(path, follow=False)
+        try:
+            if not again.missing or _inode(again.parent) != _inode(place.parent) or again.name != place.name:
+                raise CallChanged
+        finally:
+            again.close()
+        cwd = checked(lib.rs_target_base(notification.target, AT_FDCWD), "open /proc/<tid>/cwd")
+        try:
+            checked(lib.rs_bind(notification.identity, cwd, self.copy, self.raw, len(self.raw)), "bind")
+        finally:
+            os.close(cwd)
+        made = os.open(place.name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place.parent)
+        self.setting.sockets.add_path(made)
+
+    def _remember_abstract(self) -> None:
+        with socket.socket(fileno=os.dup(self.copy)) as probe:
+            name = probe.getsockname()
+        if isinstance(name, bytes) and name[:1] == b"\0":
+            self.setting.sockets.add_abstract(name[1:], os.fstat(self.copy).st_ino)
+
+
+def _inode(fd: int) -> tuple[int, int]:
+    about = os.fstat(fd)
+    return about.st_dev, about.st_ino
