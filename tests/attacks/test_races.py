@@ -1,0 +1,295 @@
+"""Rows 1, 4, 45 and the parts of 2, 3 and 10 that are judged: what changes while a call is decided.
+
+Every test makes the same race bare first: there the attacker must win, which shows that the race runs and
+that a win would be seen. Behind the policy it must reach the allowed object, be denied the other one, and
+never win. Short here; with the marker ``long``, at least 100,000 tries each.
+"""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+QUICK = (3_000, 2.0)
+LONG = (100_000, 600.0)
+
+AMOUNTS = [pytest.param(QUICK, id="quick"), pytest.param(LONG, id="long", marks=pytest.mark.long)]
+# A call, and whether its object exists before it.
+CALLS = [
+    ("read", True),
+    ("open", True),
+    ("open-trunc", True),
+    ("openat2", True),
+    ("create", False),
+    ("mkdir", False),
+    ("symlink", False),
+    ("unlink", True),
+    ("rename-from", True),
+    ("rename-onto", True),
+    ("link", True),
+    ("chmod", True),
+    ("truncate", True),
+    ("utimensat", True),
+]
+
+
+@pytest.fixture
+def areas(project: Any) -> Callable[[], tuple[Path, Path]]:
+    """(Re)make two directories that differ in one byte, each holding ``f``; the second one is denied."""
+
+    def make() -> tuple[Path, Path]:
+        found = []
+        for letter, content in (("a", "public\n"), ("b", "SECRET of somebody\n")):
+            path = project.root / f"area-{letter}" / "f"
+            path.unlink(missing_ok=True)
+            found.append(project.write(f"area-{letter}/f", content))
+        return found[0], found[1]
+
+    return make
+
+
+@pytest.fixture
+def guarded(deny_rule: Callable[..., Any]) -> Any:
+    """Everything is allowed but ./area-b."""
+    return deny_rule(["read", "write", "exec"], paths=["./area-b/**"])
+
+
+def assert_lost(counters: dict[str, int], amount: tuple[int, float]) -> None:
+    """The race took place, both ways, and was never won."""
+    assert counters["wins"] == 0, counters
+    assert counters["allowed"] > 0, counters
+    assert counters["denied"] > 0, counters
+    assert counters["tries"] >= min(amount[0], 100), counters
+    if amount is LONG:
+        assert counters["tries"] == amount[0], counters
+
+
+def assert_untouched(secret: Path) -> None:
+    """Nothing happened to the denied file, nor beside it."""
+    assert secret.read_text() == "SECRET of somebody\n"
+    assert secret.stat().st_nlink == 1
+    assert [entry.name for entry in secret.parent.iterdir()] == ["f"]
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("amount", AMOUNTS)
+@pytest.mark.parametrize(("call", "exists"), CALLS, ids=[call for call, _ in CALLS])
+def test_sibling_thread_rewrites_the_path(
+    call: str, exists: bool, amount: tuple[int, float], project: Any, areas: Any, guarded: Any, race: Any
+) -> None:
+    """Row 1: the string is copied once, and what was decided is what is used."""
+    names = [path if exists else path.with_name("new") for path in areas()]
+    assert race("thread", call, 2_000, 5, names, None)["wins"] > 0
+    for path in names:
+        path.unlink(missing_ok=True) if not path.is_dir() else path.rmdir()
+    _, secret = areas()
+
+    counters = race("thread", call, *amount, names, guarded)
+
+    assert_lost(counters, amount)
+    assert_untouched(secret)
+    assert project.denials("secret")
+
+
+@pytest.mark.parametrize("amount", AMOUNTS)
+@pytest.mark.parametrize("flipper", ["vm", "shared"])
+def test_other_process_rewrites_the_path(
+    flipper: str, amount: tuple[int, float], areas: Any, guarded: Any, race: Any
+) -> None:
+    """Row 3: memory shared with another process is no different."""
+    names = areas()
+    assert race(flipper, "open-trunc", 2_000, 5, names, None)["wins"] > 0
+    names = areas()
+
+    counters = race(flipper, "open-trunc", *amount, names, guarded)
+
+    assert_lost(counters, amount)
+    assert_untouched(names[1])
+
+
+@pytest.mark.core
+def test_memory_of_another_process_cannot_be_opened_for_writing(areas: Any, guarded: Any, race: Any) -> None:
+    """Row 3: a child that would rewrite the path through /proc/PID/mem gets no such file."""
+    names = areas()
+    assert race("proc", "read", 2_000, 5, names, None)["wins"] > 0
+
+    counters = race("proc", "read", 500, 5, names, guarded)
+
+    assert counters["wins"] == 0
+    assert counters["allowed"] == counters["tries"], "somebody rewrote the path"
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("amount", AMOUNTS)
+@pytest.mark.parametrize("call", ["dirfd", "cwd"])
+def test_directory_is_swapped(
+    call: str, amount: tuple[int, float], areas: Any, guarded: Any, race: Any
+) -> None:
+    """Row 10: a directory descriptor replaced with dup2, a working directory changed with fchdir."""
+    names = areas()
+    assert race("none", call, 2_000, 5, names, None)["wins"] > 0
+
+    counters = race("none", call, *amount, names, guarded)
+
+    assert_lost(counters, amount)
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("amount", AMOUNTS)
+def test_open_how_changes_its_flags(amount: tuple[int, float], areas: Any, guarded: Any, race: Any) -> None:
+    """Row 45: the flags behind the pointer of openat2 alternate between O_PATH and O_RDWR | O_TRUNC."""
+    names = areas()
+    assert race("none", "how", 2_000, 5, names, None)["wins"] > 0
+    names = areas()
+
+    counters = race("none", "how", *amount, names, guarded)
+
+    assert counters["wins"] == 0, counters
+    assert counters["denied"] > 0, "O_RDWR | O_TRUNC was never asked for"
+    assert counters["refused"] + counters["allowed"] > 0, "O_PATH was never asked for"
+    assert_untouched(names[1])
+
+
+@pytest.fixture
+def flipping(project: Any, attacker: Callable[..., Path]) -> Iterator[Callable[[Path, Path], None]]:
+    """Exchange two names from outside of the sandbox, as fast as the kernel can, until the test is over."""
+    running: list[subprocess.Popen[str]] = []
+
+    def start(one: Path, other: Path) -> None:
+        process = subprocess.Popen([attacker("flip"), one, other], stdout=subprocess.PIPE, text=True)
+        running.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "flipping\n"
+
+    yield start
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("amount", AMOUNTS)
+@pytest.mark.parametrize("swapped", ["last", "parent", "deep"])
+@pytest.mark.parametrize("call", ["read", "open-trunc", "truncate", "chmod", "utimensat", "create", "unlink"])
+def test_component_is_swapped_for_a_link(
+    call: str,
+    swapped: str,
+    amount: tuple[int, float],
+    project: Any,
+    areas: Any,
+    guarded: Any,
+    race: Any,
+    flipping: Any,
+) -> None:
+    """Row 4: the last component, its directory, or one above that leads elsewhere at every moment.
+
+    The one who swaps is outside of the sandbox, where nothing slows it down.
+    """
+    if swapped == "last" and call in {"create", "unlink"}:
+        pytest.skip("these do not follow the last component")
+    victim = {"VICTIM": str(project.root / "area-b" / ("new" if call == "create" else "f"))}
+    one, other = project.root / "here", project.root / "there"
+    target = "area-%s/f" if swapped == "last" else "area-%s"
+    if swapped == "deep":
+        for letter in "ab":
+            project.write(f"tree-{letter}/keep", "")
+            (project.root / f"tree-{letter}" / "area").symlink_to(project.root / f"area-{letter}")
+        target = "tree-%s"
+    one.symlink_to(project.root / (target % "a"))
+    other.symlink_to(project.root / (target % "b"))
+    leaf = "new" if call == "create" else "f"
+    name = {"last": one, "parent": one / leaf, "deep": one / "area" / leaf}[swapped]
+    denied = Path(str(name).replace("here", "hero"))
+    areas()
+    flipping(one, other)
+    if call not in {"create", "unlink"}:
+        assert race("none", call, 2_000, 5, [name, denied], None, env=victim)["wins"] > 0
+    _, secret = areas()
+
+    counters = race("none", call, *amount, [name, denied], guarded, env=victim)
+
+    if call in {"create", "unlink"}:
+        # Undoing one try goes through the changing name, too: only the object itself tells.
+        assert counters["denied"] > 0, counters
+        assert counters["tries"] >= min(amount[0], 100), counters
+    else:
+        assert_lost(counters, amount)
+    assert_untouched(secret)
+
+
+@pytest.mark.parametrize("amount", AMOUNTS)
+def test_link_is_swapped_from_inside(
+    amount: tuple[int, float], project: Any, areas: Any, guarded: Any, race: Any
+) -> None:
+    """Row 4: a process of the same tree renames a link to the one and a link to the other into each other."""
+    _, secret = areas()
+    (project.root / "link-a").symlink_to("area-a/f")
+    (project.root / "link-b").symlink_to("area-b/f")
+    names = [project.root / "link-a", project.root / "link-b"]
+    victim = {"VICTIM": str(secret)}
+    assert race("link", "read", 2_000, 5, names, None, env=victim)["wins"] > 0
+
+    counters = race("link", "read", *amount, names, guarded, env=victim)
+
+    assert_lost(counters, amount)
+
+
+class Server:
+    """A loopback server that counts who connected."""
+
+    def __init__(self) -> None:
+        self.socket = socket.create_server(("127.0.0.1", 0), backlog=512)
+        self.port = str(self.socket.getsockname()[1])
+        self.connections = 0
+        self.thread = threading.Thread(target=self._serve, daemon=True)
+        self.thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                peer, _ = self.socket.accept()
+            except OSError:
+                return
+            self.connections += 1
+            peer.close()
+
+    def close(self) -> None:
+        self.socket.shutdown(socket.SHUT_RDWR)
+        self.thread.join()
+        self.socket.close()
+
+
+@pytest.fixture
+def servers() -> Iterator[tuple[Server, Server]]:
+    """Two servers: one may be reached, one not."""
+    made = (Server(), Server())
+    yield made
+    for server in made:
+        server.close()
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("amount", AMOUNTS)
+def test_address_is_rewritten(
+    amount: tuple[int, float], project: Any, servers: tuple[Server, Server], deny_rule: Any, race: Any
+) -> None:
+    """Row 2: the port of the sockaddr alternates while connect is decided."""
+    open_server, closed_server = servers
+    ports = [open_server.port, closed_server.port]
+    assert race("none", "connect", 2_000, 5, ports, None)["wins"] > 0
+    assert closed_server.connections > 0
+    closed_server.connections = 0
+    guarded = deny_rule("connect", hosts=[f"127.0.0.1:{closed_server.port}"])
+
+    counters = race("none", "connect", *amount, ports, guarded)
+
+    assert_lost(counters, amount)
+    assert closed_server.connections == 0
+    assert open_server.connections > 0
+    assert project.denials("secret")

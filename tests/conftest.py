@@ -1,0 +1,201 @@
+"""What every test may use: a throw-away project with its own home, a C compiler, an unprivileged user.
+
+The fixtures know only the public interface of the package.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+NOBODY = 65534
+EVERYTHING = ("read", "write", "exec", "connect", "listen")
+
+
+class Project:
+    """A project directory, a home that is nobody's, and a place for what Rampart itself writes.
+
+    Attributes:
+        base: Holds all of it; real path.
+        root: The project, the working directory of the commands.
+        home: The value of HOME.
+        audit: Where `run` writes the audit log; outside of what the command may touch.
+        environment: Environment of the commands; nothing of the real home is in it.
+    """
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        self.root = base / "project"
+        self.home = base / "home"
+        self.audit = base / "rampart" / "audit.jsonl"
+        for directory in (self.root, self.home, self.audit.parent):
+            directory.mkdir()
+        self.environment = {
+            "HOME": str(self.home),
+            "PATH": os.environ.get("PATH", os.defpath),
+            "LANG": "C.UTF-8",
+            "LC_ALL": "C.UTF-8",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "GIT_CEILING_DIRECTORIES": str(base),
+            "GIT_CONFIG_NOSYSTEM": "1",
+        }
+
+    def write(self, name: str, content: str, mode: int = 0o644) -> Path:
+        """Make a file of the project, with the directories above it."""
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+        path.chmod(mode)
+        return path
+
+    def bare(self, argv: Sequence[str | Path], **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run a command without Rampart."""
+        options = {"capture_output": True, "text": True, "timeout": 60, "check": False} | options
+        environment = self.environment | options.pop("env", {})
+        return subprocess.run([str(word) for word in argv], cwd=self.root, env=environment, **options)
+
+    def run(self, argv: Sequence[str | Path], policy: Any, **options: Any) -> Any:
+        """Run a command behind a policy, through the Python interface."""
+        import rampart_seccomp as rampart
+
+        options = {"capture_output": True, "text": True, "timeout": 60, "audit": self.audit} | options
+        return rampart.run(
+            [str(word) for word in argv],
+            policy=policy,
+            cwd=self.root,
+            env=self.environment | options.pop("env", {}),
+            **options,
+        )
+
+    def run_cli(
+        self, argv: Sequence[str | Path], policy: str | Path, *flags: str, **options: Any
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command behind a policy, through the command line."""
+        path = os.pathsep.join(part for part in (*package_path(), os.environ.get("PYTHONPATH", "")) if part)
+        command = [sys.executable, "-m", "rampart_seccomp", "run", "--policy", policy, "--audit", self.audit]
+        options["env"] = {"PYTHONPATH": path} | options.get("env", {})
+        return self.bare([*command, *flags, "--", *argv], **options)
+
+    def records(self) -> list[dict[str, Any]]:
+        """All records of the audit log, oldest first."""
+        if not self.audit.exists():
+            return []
+        return [json.loads(line) for line in self.audit.read_text().splitlines()]
+
+    def denials(self, rule: str) -> list[dict[str, Any]]:
+        """The audit records of what this rule denied."""
+        return [
+            record for record in self.records() if record.get("rule") == rule and record["verdict"] == "deny"
+        ]
+
+
+def package_path() -> list[str]:
+    """The directory that holds the package under test, for a child's PYTHONPATH."""
+    import rampart_seccomp
+
+    return [str(Path(rampart_seccomp.__file__).parent.parent)]
+
+
+@pytest.fixture(scope="session")
+def workspace() -> Iterator[Path]:
+    """A directory for this session.
+
+    Under the repository's ignored build directory where that can be written: profiles allow all of /tmp, so
+    that a project there would not show what they say about a project.
+    """
+    parent: Path | None = REPOSITORY / "build"
+    try:
+        parent.mkdir(exist_ok=True)
+        made = tempfile.mkdtemp(prefix="test-", dir=parent)
+    except OSError:
+        made = tempfile.mkdtemp(prefix="rampart-test-")
+    os.chmod(made, 0o755)
+    yield Path(made).resolve()
+    shutil.rmtree(made, ignore_errors=True)
+
+
+@pytest.fixture
+def project(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A fresh project; HOME of the test process is its home, too."""
+    made = Project(Path(tempfile.mkdtemp(dir=workspace)))
+    monkeypatch.setenv("HOME", str(made.home))
+    return made
+
+
+@pytest.fixture
+def allow_all() -> Any:
+    """The policy that restricts nothing."""
+    import rampart_seccomp as rampart
+
+    return rampart.Policy(rules=[rampart.allow(list(EVERYTHING), name="everything")])
+
+
+@pytest.fixture
+def deny_rule() -> Callable[..., Any]:
+    """Make a policy that allows everything but what one deny rule named ``secret`` covers."""
+    import rampart_seccomp as rampart
+
+    def make(operations: str | Sequence[str], **conditions: Any) -> Any:
+        chosen = [operations] if isinstance(operations, str) else list(operations)
+        return rampart.Policy(
+            rules=[
+                rampart.allow(list(EVERYTHING), name="everything"),
+                rampart.deny(chosen, name="secret", **conditions),
+            ]
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def compiled(workspace: Path) -> Callable[..., Path]:
+    """Compile a C source once per session; gives the program's path."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    made: dict[tuple[Path, tuple[str, ...]], Path] = {}
+    directory = workspace / "bin"
+    directory.mkdir()
+
+    def build(source: Path, *flags: str) -> Path:
+        key = (source, flags)
+        if key not in made:
+            program = directory / f"{source.stem}{len(made)}"
+            subprocess.run(
+                [compiler, "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", "-o", program, source, *flags],
+                check=True,
+                timeout=120,
+            )
+            made[key] = program
+        return made[key]
+
+    return build
+
+
+@pytest.fixture
+def as_nobody() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a command as the unprivileged user 65534, without groups and without capabilities."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to become somebody else")
+    if shutil.which("setpriv") is None:
+        pytest.skip("no setpriv")
+
+    def run(argv: Sequence[str | Path], **options: Any) -> subprocess.CompletedProcess[str]:
+        command = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all"]
+        options = {"capture_output": True, "text": True, "timeout": 60, "check": False} | options
+        # The shell makes the last exec happen without any capability left, so that permissions count.
+        return subprocess.run(
+            [*command, "/bin/sh", "-c", 'exec "$@"', "sh", *(str(word) for word in argv)], **options
+        )
+
+    return run
