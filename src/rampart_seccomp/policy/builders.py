@@ -1,0 +1,110 @@
+"""Rules in Python: ``allow("write", paths=["./**"])``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import attrs
+
+from rampart_seccomp.errors import PolicyError
+from rampart_seccomp.events import Operation
+from rampart_seccomp.policy.model import KINDS, Decide, Rule, to_operations
+
+__all__ = ["allow", "ask", "deny"]
+
+Operations = str | Iterable[str]
+Patterns = str | Iterable[Any] | None
+
+
+def allow(
+    operations: Operations,
+    *,
+    name: str | None = None,
+    paths: Patterns = None,
+    commands: Patterns = None,
+    hosts: Patterns = None,
+    ports: Patterns | int = None,
+    except_: Patterns = None,
+    **extra: Any,
+) -> Rule:
+    """Make a rule that allows.
+
+    Args:
+        operations: An operation, or several; ``write`` stands for four.
+        name: Unique name; None derives one from the content.
+        paths, commands, hosts, ports: One pattern or several; None for no such condition.
+        except_: Patterns the rule is silent about.
+        extra: Other fields of `Rule`.
+
+    Raises:
+        PolicyError: The rule is not valid. An empty list of patterns is not: it would cover everything.
+    """
+    return _rule("allow", operations, name, paths, commands, hosts, ports, except_, extra)
+
+
+def deny(
+    operations: Operations,
+    *,
+    name: str | None = None,
+    paths: Patterns = None,
+    commands: Patterns = None,
+    hosts: Patterns = None,
+    ports: Patterns | int = None,
+    except_: Patterns = None,
+    **extra: Any,
+) -> Rule:
+    """Make a rule that denies; arguments as for `allow`."""
+    return _rule("deny", operations, name, paths, commands, hosts, ports, except_, extra)
+
+
+def ask(
+    operations: Operations,
+    *,
+    name: str | None = None,
+    paths: Patterns = None,
+    commands: Patterns = None,
+    hosts: Patterns = None,
+    ports: Patterns | int = None,
+    except_: Patterns = None,
+    decide: Decide | None = None,
+    **extra: Any,
+) -> Rule:
+    """Make a rule that asks; arguments as for `allow`, and ``decide`` to answer in code."""
+    return _rule("ask", operations, name, paths, commands, hosts, ports, except_, {**extra, "decide": decide})
+
+
+def _rule(
+    verdict: str,
+    operations: Operations,
+    name: str | None,
+    paths: Patterns,
+    commands: Patterns,
+    hosts: Patterns,
+    ports: Patterns | int,
+    except_: Patterns,
+    extra: dict[str, Any],
+) -> Rule:
+    given = {"paths": paths, "commands": commands, "hosts": hosts, "ports": ports, "except_": except_}
+    operations = to_operations(operations)
+    rule = Rule(
+        name=name or "unnamed",
+        verdict=verdict,
+        operations=operations,
+        **{key: value for key, value in given.items() if value is not None},
+        **extra,
+    )
+    for key, value in given.items():
+        if value is not None and not getattr(rule, key):
+            raise PolicyError(
+                f"`{key.rstrip('_')}` is empty",
+                key=f"rule {rule.name!r}",
+                hint="leave it out to cover the whole operation",
+            )
+    if name is not None:
+        return rule
+    words = [verdict, ",".join(str(each) for each in Operation if each in operations)]
+    words += [entry for key in KINDS for entry in getattr(rule, key)]
+    if rule.except_:
+        words += ["except", *rule.except_]
+    return attrs.evolve(rule, name=" ".join(words))
