@@ -1,4 +1,4 @@
-"""Build the C parts: the CFFI shim and, beside it, the launcher, a program that ships as a file of the package."""
+"""Build the C parts: the CFFI shim and the launcher, a program that ships as a file of the package."""
 
 from __future__ import annotations
 

@@ -397,9 +397,9 @@ int main(int argc, char **argv)
         return tell_failure(&launch, RS_STAGE_SANDBOX, error);
 
     supervise(&launch);
+    if (!launch.ended && launch.report >= 0)
+        launch.failure = EXIT_OURS; /* given up before the command ran */
     /* Nothing of the tree outlives the command, or the broker. */
-    if (!launch.ended)
-        launch.status = EXIT_OURS << 8;
     end_tree(launch.ended ? -1 : launch.command, launch.scoped, &launch.status);
     return launch.failure != 0 ? launch.failure : mirror(launch.status);
 }

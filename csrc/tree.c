@@ -75,7 +75,7 @@ static bool reap(pid_t command, int *status, int options)
     do
         pid = waitpid(-1, &ended, options | __WALL);
     while (pid < 0 && errno == EINTR);
-    if (pid == command)
+    if (pid > 0 && pid == command)
         *status = ended;
     return pid > 0;
 }

@@ -1,0 +1,279 @@
+"""`subprocess.Popen` and `subprocess.run` for a command behind a policy."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+import warnings
+from collections.abc import Collection, Iterable, Mapping
+from typing import IO, TYPE_CHECKING, Any, AnyStr, TextIO
+
+from rampart_seccomp.launch.command import Argument, Command, Supervision, supervise
+
+if TYPE_CHECKING:
+    from rampart_seccomp.broker import Broker, Decided, Denial, Session
+    from rampart_seccomp.policy import Policy
+
+__all__ = ["CompletedProcess", "Popen", "run"]
+
+# The tree is gone by then; what is left is the broker's own writing.
+SETTLE_SECONDS = 5.0
+
+PREEXEC_REFUSED = (
+    "preexec_fn is not supported: it would run before the filter is in, in a copy of this process, and the "
+    "launcher would be its process rather than the command (use cwd=, env=, umask=, user=, "
+    "start_new_session= or process_group=, or a wrapper program as the command)"
+)
+
+_File = int | IO[Any] | None
+
+
+class Popen(subprocess.Popen[AnyStr]):
+    """Run a command behind a policy, otherwise as subprocess.Popen does.
+
+    `pid` is the launcher's, which stands in for the command: its exit status is the command's. `kill` and
+    `terminate` act on the whole tree, `send_signal` on the command. `wait` returns when the whole tree has
+    ended.
+
+    Args:
+        policy: A Policy, or the name of a file or profile; None: the profile ``agent``.
+        broker: A broker to use instead; it is not closed. Without it the process has a broker of its own.
+        on_ask: Who answers questions; see Broker.
+        audit: Where decisions are recorded; see Broker.
+        explain: Where denials are explained; see Broker.
+        start_timeout: Seconds until the command must have been started, which a question may delay; None:
+            any time. TimeoutError after that, and nothing is left running.
+
+    The other arguments are subprocess.Popen's. `close_fds=False` makes the control socket inheritable for a
+    moment, so another thread that starts a program meanwhile passes it on, too.
+
+    Raises:
+        ValueError: `preexec_fn` is given.
+        CommandDenied: The policy denies the command itself.
+        OSError: As from subprocess.Popen: FileNotFoundError, PermissionError, ENOEXEC, ...
+    """
+
+    def __init__(
+        self,
+        args: Argument | Iterable[Argument],
+        bufsize: int = -1,
+        executable: Argument | None = None,
+        stdin: _File = None,
+        stdout: _File = None,
+        stderr: _File = None,
+        preexec_fn: None = None,
+        close_fds: bool = True,
+        shell: bool = False,
+        cwd: Argument | None = None,
+        env: Mapping[str, str] | Mapping[bytes, bytes] | None = None,
+        universal_newlines: bool | None = None,
+        startupinfo: None = None,
+        creationflags: int = 0,
+        restore_signals: bool = True,
+        start_new_session: bool = False,
+        pass_fds: Collection[int] = (),
+        *,
+        policy: Policy | str | os.PathLike[str] | None = None,
+        broker: Broker | None = None,
+        on_ask: Any = None,
+        audit: Any = None,
+        explain: TextIO | None = None,
+        start_timeout: float | None = None,
+        **options: Any,
+    ) -> None:
+        if preexec_fn is not None:
+            raise ValueError(PREEXEC_REFUSED)
+        if pass_fds and not close_fds:
+            warnings.warn("pass_fds overriding close_fds.", RuntimeWarning, stacklevel=2)
+            close_fds = True
+        command = Command.read(args, executable=executable, shell=shell)
+        self._supervision: Supervision = supervise(
+            command,
+            directory=cwd,
+            policy=policy,
+            broker=broker,
+            on_ask=on_ask,
+            audit=audit,
+            explain=explain,
+        )
+        wrapped = self._supervision.wrapped
+        try:
+            if not close_fds:
+                for fd in wrapped.pass_fds:
+                    os.set_inheritable(fd, True)
+            super().__init__(
+                wrapped.argv,
+                bufsize=bufsize,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                close_fds=close_fds,
+                cwd=cwd,
+                env=env,
+                universal_newlines=universal_newlines,
+                startupinfo=startupinfo,
+                creationflags=creationflags,
+                restore_signals=restore_signals,
+                start_new_session=start_new_session,
+                pass_fds=(*pass_fds, *wrapped.pass_fds) if close_fds else (),
+                **options,
+            )
+        except BaseException:
+            self._supervision.abandon()
+            raise
+        # typeshed has no word for what subprocess.Popen really accepts and keeps here.
+        self.args = args  # type: ignore[assignment]
+        try:
+            wrapped.close()
+            self.session.wait_started(start_timeout)
+        except BaseException as error:
+            self._clear_away()
+            if isinstance(error, OSError):
+                command.blame(error)
+            raise
+
+    def _clear_away(self) -> None:
+        """Leave nothing behind of a command that was not started."""
+        self._supervision.abandon()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGCONT)
+        super().wait()
+        for stream in (self.stdin, self.stdout, self.stderr):
+            if stream is not None:
+                stream.close()
+
+    @property
+    def session(self) -> Session:
+        """The broker's view of this tree."""
+        return self._supervision.session
+
+    @property
+    def command_pid(self) -> int | None:
+        """The pid of the command itself; None before it is known."""
+        return self.session.command_pid
+
+    @property
+    def denials(self) -> list[Denial]:
+        """What was denied so far."""
+        return list(self.session.denials)
+
+    @property
+    def events(self) -> list[Decided]:
+        """What was decided so far."""
+        return list(self.session.events)
+
+    def poll(self) -> int | None:
+        """Return the exit status if command and tree have ended, else None."""
+        status = super().poll()
+        if status is not None:
+            self._supervision.settle(SETTLE_SECONDS)
+        return status
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait until command and tree have ended; return the command's exit status."""
+        status = super().wait(timeout)
+        self._supervision.settle(SETTLE_SECONDS)
+        return status
+
+    def send_signal(self, sig: int) -> None:
+        """Send a signal to the command; nothing happens if it has ended."""
+        self._signal(sig, tree=False)
+
+    def terminate(self) -> None:
+        """Send SIGTERM to every process of the tree."""
+        self._signal(signal.SIGTERM, tree=True)
+
+    def kill(self) -> None:
+        """Send SIGKILL to every process of the tree."""
+        self._signal(signal.SIGKILL, tree=True)
+
+    def _signal(self, sig: int, *, tree: bool) -> None:
+        if self.poll() is not None:
+            return
+        self.session.signal(sig, tree=tree)
+        if sig in (signal.SIGCONT, signal.SIGKILL):
+            # A launcher that stopped with its command does not read its orders.
+            super().send_signal(signal.SIGCONT)
+
+
+class CompletedProcess(subprocess.CompletedProcess[AnyStr]):
+    """A finished command, and what was decided about it.
+
+    Attributes:
+        denials: What was denied.
+        events: What was decided.
+    """
+
+    def __init__(
+        self,
+        args: Any,
+        returncode: int,
+        stdout: Any = None,
+        stderr: Any = None,
+        *,
+        denials: list[Denial],
+        events: list[Decided],
+    ) -> None:
+        super().__init__(args, returncode, stdout, stderr)
+        self.denials = denials
+        self.events = events
+
+
+def run(
+    args: Argument | Iterable[Argument],
+    *,
+    input: str | bytes | None = None,
+    capture_output: bool = False,
+    timeout: float | None = None,
+    check: bool = False,
+    **options: Any,
+) -> CompletedProcess[Any]:
+    """Run a command behind a policy and wait for it, as subprocess.run does.
+
+    Args:
+        args: The command.
+        input: Sent to its standard input.
+        capture_output: Collect its output.
+        timeout: Seconds for everything, the time that questions take included.
+        check: Raise CalledProcessError unless the status is 0.
+        options: Those of Popen.
+
+    Raises:
+        subprocess.TimeoutExpired: The tree was killed.
+        subprocess.CalledProcessError: With `check`.
+        OSError: The command could not be started; see Popen.
+    """
+    if input is not None:
+        if options.get("stdin") is not None:
+            raise ValueError("stdin and input arguments may not both be used.")
+        options["stdin"] = subprocess.PIPE
+    if capture_output:
+        if options.get("stdout") is not None or options.get("stderr") is not None:
+            raise ValueError("stdout and stderr arguments may not be used with capture_output.")
+        options["stdout"] = options["stderr"] = subprocess.PIPE
+    deadline = None if timeout is None else time.monotonic() + timeout
+    try:
+        process: Popen[Any] = Popen(args, start_timeout=timeout, **options)
+    except TimeoutError as error:
+        raise subprocess.TimeoutExpired(args, timeout or 0.0) from error  # type: ignore[arg-type]
+    with process:
+        try:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            stdout, stderr = process.communicate(input, timeout=left)
+        except subprocess.TimeoutExpired as error:
+            process.kill()
+            process.wait()
+            error.timeout = timeout or 0.0
+            raise
+        except BaseException:
+            process.kill()
+            raise
+        status = process.wait()
+    if check and status:
+        raise subprocess.CalledProcessError(status, process.args, output=stdout, stderr=stderr)
+    return CompletedProcess(
+        process.args, status, stdout, stderr, denials=process.denials, events=process.events
+    )

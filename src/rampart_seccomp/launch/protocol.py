@@ -1,0 +1,218 @@
+"""The control protocol with the launcher: csrc/protocol.h, one packet a message, native byte order."""
+
+from __future__ import annotations
+
+import enum
+import struct
+from typing import ClassVar
+
+import attrs
+
+__all__ = [
+    "MAX_PACKET",
+    "NONCE_SIZE",
+    "Failed",
+    "Go",
+    "Listener",
+    "Message",
+    "Signal",
+    "Stage",
+    "Start",
+    "StartFlag",
+    "Started",
+    "decode",
+    "encode",
+]
+
+NONCE_SIZE = 16
+_INSN_SIZE = 8  # struct sock_filter
+_MAX_INSNS = 4096  # BPF_MAXINSNS
+MAX_PACKET = 16 + _MAX_INSNS * _INSN_SIZE
+
+
+class StartFlag(enum.IntFlag):
+    """What START asks for beside the filter."""
+
+    SCOPE = 1
+    """Confine signals with Landlock where the kernel can (ABI 6 and later)."""
+    NO_CORES = 2
+    """Hard RLIMIT_CORE of 0: a core dump is a file that is made without a file call."""
+
+
+_NO_FLAGS = StartFlag(0)
+
+
+class Stage(enum.IntEnum):
+    """How far a start got before it failed."""
+
+    RESOLVE = 1
+    """The program was not found through PATH."""
+    SANDBOX = 2
+    """fork, no_new_privs, Landlock."""
+    FILTER = 3
+    """seccomp(2); EBUSY: the process already has a listener."""
+    EXEC = 4
+    """execve(2), or the policy's answer to it."""
+    PROTOCOL = 5
+    """A malformed packet, or a child that ended before it reported."""
+
+
+@attrs.frozen
+class Start:
+    """Install this filter. Carries one descriptor: a pidfd of the harness.
+
+    Args:
+        program: The BPF program, as packed `struct sock_filter`.
+        flags: What else to do.
+        filter_flags: SECCOMP_FILTER_FLAG_*; the launcher adds NEW_LISTENER.
+    """
+
+    layout: ClassVar[struct.Struct] = struct.Struct("=IIII")
+    type: ClassVar[int] = 1
+    program: bytes
+    flags: StartFlag = _NO_FLAGS
+    filter_flags: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        count, rest = divmod(len(self.program), _INSN_SIZE)
+        if rest or not 0 < count <= _MAX_INSNS:
+            raise ValueError(f"a BPF program has 1 to {_MAX_INSNS} instructions of {_INSN_SIZE} bytes")
+
+    def pack(self) -> bytes:
+        count = len(self.program) // _INSN_SIZE
+        return self.layout.pack(self.type, self.flags, self.filter_flags, count) + self.program
+
+    @classmethod
+    def unpack(cls, packet: bytes) -> Start:
+        _, flags, filter_flags, count = cls.layout.unpack_from(packet)
+        program = packet[cls.layout.size :]
+        if len(program) != count * _INSN_SIZE:
+            raise ValueError("START does not hold as many instructions as it says")
+        return cls(program, StartFlag(flags), filter_flags)
+
+
+@attrs.frozen
+class Go:
+    """Run the command: its memory was proven readable."""
+
+    layout: ClassVar[struct.Struct] = struct.Struct("=I")
+    type: ClassVar[int] = 2
+
+    def pack(self) -> bytes:
+        return self.layout.pack(self.type)
+
+    @classmethod
+    def unpack(cls, packet: bytes) -> Go:
+        cls.layout.unpack(packet)
+        return cls()
+
+
+@attrs.frozen
+class Signal:
+    """Send a signal to the command, or to every process of the tree."""
+
+    layout: ClassVar[struct.Struct] = struct.Struct("=III")
+    type: ClassVar[int] = 3
+    signo: int
+    tree: bool
+
+    def pack(self) -> bytes:
+        return self.layout.pack(self.type, self.signo, self.tree)
+
+    @classmethod
+    def unpack(cls, packet: bytes) -> Signal:
+        _, signo, tree = cls.layout.unpack(packet)
+        return cls(signo, bool(tree))
+
+
+@attrs.frozen
+class Listener:
+    """The filter is in; the child waits for GO. Carries one descriptor: the listener.
+
+    Args:
+        child_pid: The future command, in the launcher's pid namespace.
+        nonce_address: Where the nonce stands in the child's memory.
+        nonce: What stands there: reading it back proves that the broker can read the child.
+        landlock_abi: 0 where there is no Landlock.
+        scoped: True if signals are confined, and the launcher has tried that out.
+    """
+
+    layout: ClassVar[struct.Struct] = struct.Struct(f"=IIQ{NONCE_SIZE}sII")
+    type: ClassVar[int] = 16
+    child_pid: int
+    nonce_address: int
+    nonce: bytes = attrs.field(validator=attrs.validators.min_len(NONCE_SIZE))
+    landlock_abi: int
+    scoped: bool
+
+    def pack(self) -> bytes:
+        return self.layout.pack(
+            self.type, self.child_pid, self.nonce_address, self.nonce, self.landlock_abi, self.scoped
+        )
+
+    @classmethod
+    def unpack(cls, packet: bytes) -> Listener:
+        _, child_pid, address, nonce, abi, scoped = cls.layout.unpack(packet)
+        return cls(child_pid, address, nonce, abi, bool(scoped))
+
+
+@attrs.frozen
+class Started:
+    """execve(2) took place: the command runs."""
+
+    layout: ClassVar[struct.Struct] = struct.Struct("=I")
+    type: ClassVar[int] = 17
+
+    def pack(self) -> bytes:
+        return self.layout.pack(self.type)
+
+    @classmethod
+    def unpack(cls, packet: bytes) -> Started:
+        cls.layout.unpack(packet)
+        return cls()
+
+
+@attrs.frozen
+class Failed:
+    """The command was never run; `errno` says why, and the launcher ends."""
+
+    layout: ClassVar[struct.Struct] = struct.Struct("=IIi")
+    type: ClassVar[int] = 18
+    stage: Stage
+    errno: int
+
+    def pack(self) -> bytes:
+        return self.layout.pack(self.type, self.stage, self.errno)
+
+    @classmethod
+    def unpack(cls, packet: bytes) -> Failed:
+        _, stage, errno = cls.layout.unpack(packet)
+        return cls(Stage(stage), errno)
+
+
+Message = Start | Go | Signal | Listener | Started | Failed
+_BY_TYPE: dict[int, type[Message]] = {
+    kind.type: kind for kind in (Start, Go, Signal, Listener, Started, Failed)
+}
+
+
+def encode(message: Message) -> bytes:
+    """Pack a message into the bytes of one packet."""
+    return message.pack()
+
+
+def decode(packet: bytes) -> Message:
+    """Unpack one packet.
+
+    Raises:
+        ValueError: The packet is not one of this protocol.
+    """
+    if len(packet) < 4:
+        raise ValueError(f"a control packet of {len(packet)} bytes")
+    (number,) = struct.unpack_from("=I", packet)
+    try:
+        return _BY_TYPE[number].unpack(packet)
+    except KeyError:
+        raise ValueError(f"a control packet of unknown type {number}") from None
+    except struct.error as error:
+        raise ValueError(f"a control packet of type {number} and the wrong size: {error}") from None

@@ -1,0 +1,36 @@
+"""Looking at processes from outside."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCOPES = pytest.mark.parametrize("scope", [True, False], ids=["scope", "sweep"])
+
+
+def eventually(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
+    """Wait until a condition holds; give its value."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError("it did not happen in time")
+        time.sleep(0.005)
+    return value
+
+
+def state(pid: int) -> str:
+    """The state of a process as proc_pid_stat(5) has it; "" if it is gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    return stat.rpartition(")")[2].split()[0]
+
+
+def gone(*pids: int) -> bool:
+    """True if all of them have ended."""
+    return all(state(pid) in ("", "Z") for pid in pids)

@@ -1,0 +1,104 @@
+"""The Python half of the control protocol says the same as csrc/protocol.h."""
+
+from __future__ import annotations
+
+import shutil
+import struct
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rampart_seccomp.launch import protocol
+
+HEADER = Path(__file__).resolve().parents[2] / "csrc" / "protocol.h"
+U32 = st.integers(0, 2**32 - 1)
+MESSAGES = st.one_of(
+    st.builds(
+        protocol.Start,
+        st.integers(1, 4096).map(lambda count: bytes(range(8)) * count),
+        st.sampled_from([protocol.StartFlag(number) for number in range(4)]),
+        U32,
+    ),
+    st.just(protocol.Go()),
+    st.builds(protocol.Signal, st.integers(0, 64), st.booleans()),
+    st.builds(
+        protocol.Listener,
+        U32,
+        st.integers(0, 2**64 - 1),
+        st.binary(min_size=protocol.NONCE_SIZE, max_size=protocol.NONCE_SIZE),
+        U32,
+        st.booleans(),
+    ),
+    st.just(protocol.Started()),
+    st.builds(protocol.Failed, st.sampled_from(protocol.Stage), st.integers(0, 4095)),
+)
+
+
+@given(MESSAGES)
+def test_round_trip(message: protocol.Message) -> None:
+    """Every message survives encoding, and fits the buffer that receivers use."""
+    packet = protocol.encode(message)
+    assert protocol.decode(packet) == message
+    assert len(packet) <= protocol.MAX_PACKET
+
+
+@given(MESSAGES, st.integers(1, 7))
+def test_cut_or_padded_packets_are_refused(message: protocol.Message, size: int) -> None:
+    """A packet of the wrong size is an error, never a shorter message."""
+    packet = protocol.encode(message)
+    for wrong in (packet[:-size], packet + bytes(size)):
+        with pytest.raises(ValueError, match=r"control packet|START"):
+            protocol.decode(wrong)
+
+
+@given(st.binary(max_size=64))
+def test_noise_is_refused(noise: bytes) -> None:
+    """Whatever the bytes are: a message or ValueError."""
+    try:
+        protocol.decode(noise)
+    except ValueError:
+        return
+    assert struct.unpack_from("=I", noise)[0] in (1, 2, 3, 16, 17, 18)
+
+
+@pytest.mark.parametrize("size", [0, 7, 12, 4097 * 8])
+def test_programs_of_impossible_size(size: int) -> None:
+    """An empty program, half an instruction, more than the kernel takes: refused before it is sent."""
+    with pytest.raises(ValueError, match="instructions"):
+        protocol.Start(bytes(size))
+
+
+def test_same_as_the_header(tmp_path: Path) -> None:
+    """Sizes, offsets and numbers of the C structures, as a compiler has them."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None or not HEADER.exists():
+        pytest.skip("needs a compiler and the sources")
+    structs = {
+        "start": protocol.Start,
+        "go": protocol.Go,
+        "signal": protocol.Signal,
+        "listener": protocol.Listener,
+        "started": protocol.Started,
+        "failed": protocol.Failed,
+    }
+    expected = {f"RS_{name.upper()}": kind.type for name, kind in structs.items()}
+    expected |= {f"sizeof(struct rs_{name})": kind.layout.size for name, kind in structs.items()}
+    expected |= {f"RS_START_{flag.name}": flag.value for flag in protocol.StartFlag}
+    expected |= {f"RS_STAGE_{stage.name}": stage.value for stage in protocol.Stage}
+    expected |= {
+        "RS_NONCE_SIZE": protocol.NONCE_SIZE,
+        "sizeof(struct rs_start) + RS_MAX_INSNS * 8": protocol.MAX_PACKET,
+        "offsetof(struct rs_listener, nonce_address)": struct.calcsize("=II"),
+        "offsetof(struct rs_listener, nonce)": struct.calcsize("=IIQ"),
+        "offsetof(struct rs_listener, landlock_abi)": struct.calcsize("=IIQ16s"),
+        "offsetof(struct rs_failed, error)": struct.calcsize("=II"),
+    }
+    prints = "".join(f'printf("%d\\n", (int)({expression}));' for expression in expected)
+    source = tmp_path / "layout.c"
+    source.write_text(f'#include <stdio.h>\n#include "{HEADER}"\nint main(void) {{ {prints} return 0; }}\n')
+    subprocess.run([compiler, source, "-o", tmp_path / "layout"], check=True)
+    output = subprocess.run([tmp_path / "layout"], check=True, capture_output=True, text=True).stdout
+    assert dict(zip(expected, map(int, output.split()), strict=True)) == expected
