@@ -25,12 +25,14 @@ class Question:
         rule: The asking rule with its place, in words; empty if unknown.
         message: The rule's message for people.
         timeout: Seconds until the answer is no; None for the approver's own default.
+        withdrawn: Says whether nobody waits for the answer any more, as when the process has died.
     """
 
     event: Event
     rule: str = ""
     message: str | None = None
     timeout: float | None = None
+    withdrawn: Callable[[], bool] = attrs.field(default=lambda: False, eq=False, repr=False)
 
     def lines(self) -> list[tuple[str, str]]:
         """Return what a person should know, as (heading, text) pairs that are safe to print."""

@@ -19,6 +19,9 @@ __all__ = ["TerminalApprover", "terminal_approver"]
 _IFLAG, _OFLAG, _LFLAG = 0, 1, 3
 _HEADING_WIDTH = 9
 
+_LOOK = 0.1
+"""Seconds between two looks at whether the question still stands."""
+
 
 class TerminalApprover:
     """Ask on the controlling terminal of this process, one question at a time.
@@ -83,24 +86,35 @@ class TerminalApprover:
     def _converse(self, tty: int, question: Question, timeout: float, deadline: float) -> Verdict:
         lines = "".join(f"  {heading:<{_HEADING_WIDTH}} {text}\n" for heading, text in question.lines())
         seconds = max(0, round(deadline - monotonic()))
-        _write(tty, f"\nrampart: the policy asks\n{lines}Allow this once? [y/N] ({seconds} s) ")
-        # After the question stands there, so that nothing typed without seeing it can answer it.
+        _write(tty, f"\nrampart: the policy asks\n{lines}")
+        # What was typed before all of this was on the screen answers something else.
         termios.tcdrain(tty)
         termios.tcflush(tty, termios.TCIFLUSH)
-        ready = select.poll()
-        ready.register(tty, select.POLLIN)
-        ready.register(self._closing, select.POLLIN)
-        events = dict(ready.poll(max(0.0, deadline - monotonic()) * 1000))
-        if self._closing in events:
+        _write(tty, f"Allow this once? [y/N] ({seconds} s) ")
+        answered = self._await_input(tty, question, deadline)
+        if answered is None:
             _write(tty, "\nrampart: withdrawn\n")
-            return nobody_asked("the run has ended", question)
-        if tty not in events:
+            return nobody_asked("the run, or the process, has ended", question)
+        if not answered:
             _write(tty, "\nrampart: not answered, denied\n")
             return Deny(message=f"not answered within {timeout:g} s")
         if os.read(tty, 1024).strip().lower() in (b"y", b"yes"):
             return Allow()
         _write(tty, "rampart: denied\n")
         return Deny(message="refused at the terminal")
+
+    def _await_input(self, tty: int, question: Question, deadline: float) -> bool | None:
+        """Return whether there is something to read; None if nobody wants to know any more."""
+        ready = select.poll()
+        ready.register(tty, select.POLLIN)
+        ready.register(self._closing, select.POLLIN)
+        while True:
+            left = deadline - monotonic()
+            found = dict(ready.poll(max(0.0, min(left, _LOOK)) * 1000))
+            if self._closing in found or question.withdrawn():
+                return None
+            if tty in found or left <= 0:
+                return tty in found
 
 
 def terminal_approver(*, timeout: float = 120.0) -> TerminalApprover:

@@ -13,7 +13,6 @@ import fcntl
 import os
 import stat
 import threading
-import uuid
 from collections.abc import Mapping, MutableMapping
 from contextlib import ExitStack
 from datetime import datetime, timezone
@@ -60,7 +59,7 @@ class AuditLog:
         given = os.fsencode(path)
         self.path = os.path.join(os.path.realpath(os.path.dirname(given) or b"."), os.path.basename(given))
         """Real absolute path, bytes."""
-        self.session = uuid.uuid4().hex
+        self.session = os.urandom(16).hex()
         """Stands in every record that names no session of its own."""
         self._lock = threading.Lock()
         self._pid = os.getpid()

@@ -20,7 +20,7 @@ _SECRET_WORD = (
 
 _VALUE = r"(?:\"[^\"]*\"?|'[^']*'?|[^\s\"'&;,]+)"
 
-_SECRET_OPTION = re.compile(rf"--?(?!no-)[\w.-]{{0,64}}?{_SECRET_WORD}", re.IGNORECASE)
+_SECRET_OPTION = re.compile(rf"(?!--?no-)--?[\w.-]{{0,64}}?{_SECRET_WORD}", re.IGNORECASE)
 """A whole argument, after which the secret is the next argument."""
 
 _USER_OPTIONS = {
@@ -47,7 +47,7 @@ _REPLACEMENTS: tuple[tuple[re.Pattern[str], str], ...] = (
     # an option and its value inside of one argument: sh -c "deploy --token abc"
     (
         re.compile(
-            rf"((?<![\w-])--?(?!no-)[\w.-]{{0,64}}?{_SECRET_WORD}\s{{1,8}}){_VALUE}",
+            rf"((?<![\w-])(?!--?no-)--?[\w.-]{{0,64}}?{_SECRET_WORD}\s{{1,8}}){_VALUE}",
             re.IGNORECASE,
         ),
         rf"\1{MASK}",
@@ -60,7 +60,7 @@ _REPLACEMENTS: tuple[tuple[re.Pattern[str], str], ...] = (
             r"gh[pousr]_[A-Za-z0-9_]{4,}"
             r"|github_pat_\w{4,}"
             r"|glpat-[\w-]{8,}"
-            r"|sk-(?:ant-|proj-|or-|live[-_]|test[-_])?[A-Za-z0-9_]{16}[\w-]*"
+            r"|sk-(?:[a-z0-9]{1,8}-){0,2}[A-Za-z0-9_]{16}[\w-]*"
             r"|sk_(?:live|test)_\w{8,}"
             r"|(?:AKIA|ASIA)[A-Z0-9]{12,}"
             r"|xox[a-z]-[\w-]{4,}"
