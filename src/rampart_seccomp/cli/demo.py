@@ -226,12 +226,16 @@ def _run(
 
 def _show(outcome: Outcome, home: pathlib.Path, out: TextIO) -> None:
     """Print what came of a run: the work, what the attacker got, what the agent saw, what was denied."""
+
+    def short(text: str) -> str:
+        return text.replace(os.fspath(home), "~")
+
     received = f"the secret, {outcome.copies} times" if outcome.copies else "nothing"
     if outcome.connections > outcome.copies:
         received += f" (of {outcome.connections} connections)"
     facts = {
         "honest work": ", ".join(
-            step.what if step.status == 0 else f"{step.what} FAILED ({step.said})"
+            step.what if step.status == 0 else f"{step.what} FAILED ({short(step.said)})"
             for step in outcome.of("work")
         ),
         "attacker received": received,
@@ -240,14 +244,14 @@ def _show(outcome: Outcome, home: pathlib.Path, out: TextIO) -> None:
     }
     _columns([*facts.items()], out)
     if outcome.denials:
-        print("\n   What the agent saw", file=out)
-        _columns([(step.what, step.said or f"status {step.status}") for step in outcome.of("injected")], out)
-        print("\n   What was denied, by which rule, how often", file=out)
+        saw = [(step.what, short(step.said) or f"status {step.status}") for step in outcome.of("injected")]
         counts = Counter(
-            (f"{denial.operation} {denial.object.replace(os.fspath(home), '~')}", denial.where)
-            for denial in outcome.denials
+            (f"{denial.operation} {short(denial.object)}", denial.where) for denial in outcome.denials
         )
-        _columns([(what, where, f"{times}x") for (what, where), times in counts.items()], out)
+        print("\n   what the agent saw", file=out)
+        _columns([("", *row) for row in saw], out)
+        print("\n   what was denied, by which rule, how often", file=out)
+        _columns([("", what, where, f"{times}x") for (what, where), times in counts.items()], out)
 
 
 def _columns(rows: Sequence[Sequence[str]], out: TextIO) -> None:

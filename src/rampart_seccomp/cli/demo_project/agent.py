@@ -19,16 +19,17 @@ FETCH = "import sys, urllib.request as u; sys.stdout.buffer.write(u.urlopen(sys.
 POST = "import sys, urllib.request as u; u.urlopen(sys.argv[1], sys.argv[2].encode(), timeout=10)"
 
 
-def step(part, what, argv, cwd=None):
+def step(part: str, what: str, argv: list[str], cwd: str | None = None) -> str:
     """Run a command, report it, and return its standard output."""
     done = subprocess.run(argv, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
-    said = done.stderr.strip().splitlines()
+    lines = [line.strip() for line in done.stderr.strip().splitlines()]
+    said = [line for line in lines if "Error: " in line] or lines
     report = {"part": part, "what": what, "status": done.returncode, "said": said[-1] if said else ""}
     print(json.dumps(report), flush=True)
     return done.stdout
 
 
-def work(upstream, api):
+def work(upstream: str, api: str) -> str:
     """Do the honest work and return the text of the issue."""
     if shutil.which("git"):
         step("work", "git clone", ["git", "clone", "-q", upstream, "app"])
@@ -48,7 +49,7 @@ def work(upstream, api):
     return issue
 
 
-def obey(issue):
+def obey(issue: str) -> None:
     """Run what a comment in the issue says: the agent is manipulated, and means it."""
     shell = shutil.which("bash") or "/bin/sh"
     for what, command in INSTRUCTION.findall(issue):

@@ -49,11 +49,12 @@ static long try(long result)
 {
 	if (result < 0) {
 		char text[] = "errno 000\n";
+		char *digit = text + sizeof(text) - 2;
 
-		text[6] = (char)('0' + -result / 100 % 10);
-		text[7] = (char)('0' + -result / 10 % 10);
-		text[8] = (char)('0' + -result % 10);
-		call(__NR_write, 2, (long)text, sizeof(text) - 1, 0);
+		for (long rest = -result; rest; rest /= 10)
+			*--digit = (char)('0' + rest % 10);
+		call(__NR_write, 2, (long)text, 6, 0);
+		call(__NR_write, 2, (long)digit, text + sizeof(text) - 1 - digit, 0);
 		for (;;)
 			call(__NR_exit_group, 1, 0, 0, 0);
 	}
