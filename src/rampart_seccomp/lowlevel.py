@@ -1,24 +1,27 @@
 """One notification at a time, from Python: the readable reference, and the kit for a broker of your own.
 
-```python
-with Listener(fd, launcher=os.getpid()) as listener:
-    notification = listener.receive()
-    if notification is not None:
-        notification.deny(errno.EACCES)   # or .perform(), .reply(value), .allow()
-        notification.close()
-```
-
-`decode` pins what a call is about and says what it would do (`Call.events`); `Call.perform` does it on the pins. See
+`launched` starts a command behind the filter and yields its listener. `Listener.receive` takes a held call as
+a `Notification`; exactly one of `allow`, `deny`, `reply` and `perform` answers it. `decode` pins what a call is
+about and says what it would do (`Call.events`); `Call.perform` does that on the pins. See
 ``examples/minimal_broker.py``.
 """
 
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
 from rampart_seccomp.broker.pool import Pool
-from rampart_seccomp.calls.call import Call, CallChanged, Refusal, Renaming, Setting
+from rampart_seccomp.calls.call import Call, CallChanged, Refusal, Renaming, Setting, Vigil, Withheld
 from rampart_seccomp.calls.decode import DECODERS, decode
 from rampart_seccomp.calls.notification import AT_FDCWD, Listener, Notification
 from rampart_seccomp.calls.pins import Pin
 from rampart_seccomp.kernel.filter import load_filter
-from rampart_seccomp.launch.locate import launcher_path
+from rampart_seccomp.launch import protocol
+from rampart_seccomp.launch.handover import accept, offer
 
 __all__ = [
     "AT_FDCWD",
@@ -32,7 +35,38 @@ __all__ = [
     "Refusal",
     "Renaming",
     "Setting",
+    "Vigil",
+    "Withheld",
     "decode",
-    "launcher_path",
+    "launched",
     "load_filter",
 ]
+
+
+@contextmanager
+def launched(argv: Sequence[str | bytes]) -> Iterator[tuple[Listener, subprocess.Popen[bytes]]]:
+    """Start a command behind the filter, with nobody yet to answer its calls.
+
+    Args:
+        argv: The command; its standard streams are those of this process.
+
+    Yields:
+        The listener, and the launcher's process, whose exit status is the command's. The command's own
+        execve is the first notification.
+
+    Raises:
+        OSError, TargetUnreadable, KernelSupportError: It could not be started.
+    """
+    given = offer(load_filter().program, argv)
+    with given.control:
+        process = subprocess.Popen(given.argv, pass_fds=[given.theirs.fileno()])
+        given.theirs.close()
+        try:
+            taken = accept(given.control, os.fsencode(argv[0]))
+            with taken.listener as listener:
+                given.control.send(protocol.encode(protocol.Go()))
+                yield listener, process
+                given.control.shutdown(socket.SHUT_RDWR)
+        finally:
+            given.control.close()
+            process.wait()

@@ -24,16 +24,13 @@ from rampart_seccomp.calls.call import Setting, Vigil
 from rampart_seccomp.calls.shim import checked, lib
 from rampart_seccomp.errors import AuditError, BrokerClosed
 from rampart_seccomp.kernel.filter import cache_directory, load_filter
-from rampart_seccomp.launch import protocol
-from rampart_seccomp.launch.locate import launcher_path
+from rampart_seccomp.launch.handover import offer
 from rampart_seccomp.policy import Policy
 
 if TYPE_CHECKING:
     from rampart_seccomp.audit import AuditLog
 
 __all__ = ["Broker", "Wrapped"]
-
-_WAIT_KILLABLE_RECV = 1 << 5  # SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, Linux 5.19
 
 Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
@@ -56,7 +53,7 @@ class Wrapped:
     _socket: socket.socket
 
     def close(self) -> None:
-        """Let go of our copy of the launcher's socket. Call it once the command has been spawned, or never will be."""
+        """Let go of our copy of the launcher's socket: once the command is spawned, or never will be."""
         self._socket.close()
 
     def __enter__(self) -> Wrapped:
@@ -138,34 +135,16 @@ class Broker:
             home=self._home, directory=os.path.realpath(where), protected=self._protected()
         )
         setting = Setting(names=self._names_lock, vigil=self._vigil)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            self._send_start(ours)
-            name = os.fsencode(arguments[0] if program is None else program)
-            launcher: list[str | bytes] = [launcher_path(), str(theirs.fileno())]
-            launcher += ["" if program is None else os.fsencode(program), "--"]
-            with self._lock:
-                if self._closed:
-                    raise BrokerClosed
-                session = Session(self, Judge(matcher, self._names, self._on_ask), setting, ours, name)
-                self._sessions.add(session)
-        except BaseException:
-            ours.close()
-            theirs.close()
-            raise
-        return Wrapped([*launcher, *arguments], (theirs.fileno(),), session, theirs)
-
-    def _send_start(self, control: socket.socket) -> None:
-        start = protocol.Start(
-            program=self._filter.program,
-            flags=protocol.StartFlag.SCOPE,
-            filter_flags=_WAIT_KILLABLE_RECV,
-        )
-        pidfd = os.pidfd_open(os.getpid())
-        try:
-            socket.send_fds(control, [protocol.encode(start)], [pidfd])
-        finally:
-            os.close(pidfd)
+        given = offer(self._filter.program, arguments, None if program is None else os.fsencode(program))
+        name = os.fsencode(arguments[0] if program is None else program)
+        with self._lock:
+            if self._closed:
+                given.control.close()
+                given.theirs.close()
+                raise BrokerClosed
+            session = Session(self, Judge(matcher, self._names, self._on_ask), setting, given.control, name)
+            self._sessions.add(session)
+        return Wrapped(given.argv, (given.theirs.fileno(),), session, given.theirs)
 
     def _protected(self) -> list[bytes]:
         """What the trees must not touch, whatever the policy: Rampart's own files."""

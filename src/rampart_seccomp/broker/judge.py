@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import errno
+import functools
 
 import attrs
 
 from rampart_seccomp.broker.names import HostNames, nameservers
 from rampart_seccomp.broker.processes import describe
 from rampart_seccomp.broker.questions import Approver, ask
-from rampart_seccomp.calls.call import Call, Refusal
+from rampart_seccomp.broker.renaming import LIFTED, RenamingCheck
+from rampart_seccomp.calls.call import Call, Refusal, Renaming, Withheld
 from rampart_seccomp.calls.notification import Notification
 from rampart_seccomp.events import ConnectEvent, Event, Operation, RefusedEvent
 from rampart_seccomp.policy import Decision, Matcher
@@ -60,6 +62,7 @@ class Judge:
         self._matcher = matcher
         self._names = names
         self._on_ask = on_ask
+        self._renaming = RenamingCheck(matcher)
         self._resolvers = nameservers() if matcher.host_names else frozenset()
 
     def judge(self, call: Call) -> list[Judgement]:
@@ -78,9 +81,11 @@ class Judge:
             if decision.verdict == "deny":
                 return [_denied(event, decision)]
         for renaming in call.renamings:
-            lost = self._matcher.widens(renaming.old, renaming.new, directory=renaming.directory)
+            lost = self._renaming.forbids(renaming)
             if lost is not None:
-                return [_denied(judged[0][0], lost, "the new name would lift what this rule protects")]
+                return [_denied(judged[0][0], lost, LIFTED)]
+            if not self._renaming.provable(renaming):
+                call.guards.append(functools.partial(self._look_beneath, judged[0][0], renaming))
         judgements = []
         for event, decision in judged:
             if decision.verdict == "ask":
@@ -91,6 +96,11 @@ class Judge:
                 return [judgement]
             judgements.append(judgement)
         return judgements
+
+    def _look_beneath(self, event: Event, renaming: Renaming) -> None:
+        found = self._renaming.look_beneath(renaming)
+        if found is not None:
+            raise Withheld(_denied(event, *found))
 
     def _refused(self, call: Call, refusal: Refusal) -> Judgement:
         event = call.events[0] if call.events else RefusedEvent(syscall=call.notification.syscall)
@@ -111,7 +121,7 @@ class Judge:
             and event.port == _DNS_PORT
             and event.address in self._resolvers
         ):
-            # A policy that allows names must let them be looked up. Questions can carry data out: threat model.
+            # A policy that allows names must let them be looked up. What that lets out: threat model.
             return Decision(
                 verdict="allow", operation=Operation.CONNECT, reason="built-in: the host's name server"
             )

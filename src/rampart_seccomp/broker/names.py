@@ -16,8 +16,8 @@ __all__ = ["HostNames", "nameservers"]
 class HostNames:
     """Which names of the policy an address belongs to.
 
-    Names are resolved when the broker starts and again when an address is met that none of them has, at most once in
-    `FRESH` seconds. An address that a name once had stays its own for the life of the broker.
+    Names are resolved when the broker starts and again when an address is met that none of them has, at most
+    once in `FRESH` seconds. An address that a name once had stays its own for the life of the broker.
 
     Args:
         names: Lower case, no trailing dot.

@@ -23,7 +23,7 @@ def describe(notification: Notification) -> Process:
     except OSError:
         return Process(pid=notification.tid, tid=notification.tid)
     parent, start = _stat(pid)
-    ancestry = []
+    ancestry: list[bytes] = []
     while parent not in (None, 0, 1, notification.launcher) and len(ancestry) < _ANCESTORS_MAX:
         assert parent is not None
         ancestry.append(_image(parent) or b"?")

@@ -26,8 +26,8 @@ _LOOK = 0.1
 def ask(event: Event, rule: Rule | None, on_ask: Approver | None, notification: Notification) -> Allow | Deny:
     """Have a question answered.
 
-    The rule's own callable is asked first; if it says `Ask`, or there is none, ``on_ask`` is. Whatever goes wrong
-    is a denial that says so.
+    The rule's own callable is asked first; if it says `Ask`, or there is none, ``on_ask`` is. Whatever goes
+    wrong is a denial that says so.
 
     Raises:
         TargetGone: The process died; the question is withdrawn.
@@ -48,7 +48,7 @@ def ask(event: Event, rule: Rule | None, on_ask: Approver | None, notification: 
 
 
 def _informed(on_ask: Approver, rule: Rule | None, notification: Notification) -> Approver:
-    """Tell an approver that can hear it (approval.Question) which rule asks, and when nobody waits any more."""
+    """Tell an approver that can hear it (`Question`) which rule asks, and when nobody waits any more."""
     answer = getattr(on_ask, "answer", None)
     if answer is None:
         return on_ask

@@ -18,21 +18,14 @@ import attrs
 from rampart_seccomp.broker.denials import Decided, Denial
 from rampart_seccomp.broker.judge import Judge, Judgement
 from rampart_seccomp.broker.processes import describe
-from rampart_seccomp.calls.call import CallChanged, Setting
+from rampart_seccomp.calls.call import CallChanged, Setting, Withheld
 from rampart_seccomp.calls.decode import decode
 from rampart_seccomp.calls.notification import Listener, Notification
-from rampart_seccomp.calls.shim import ffi, lib
-from rampart_seccomp.errors import (
-    BrokerClosed,
-    CommandDenied,
-    KernelSupportError,
-    ListenerBusy,
-    SyscallError,
-    TargetGone,
-    TargetUnreadable,
-)
+from rampart_seccomp.calls.shim import lib
+from rampart_seccomp.errors import BrokerClosed, TargetGone
 from rampart_seccomp.events import Event, Operation, RefusedEvent
 from rampart_seccomp.launch import protocol
+from rampart_seccomp.launch.handover import accept, start_error
 
 if TYPE_CHECKING:
     from rampart_seccomp.broker.broker import Broker
@@ -52,8 +45,6 @@ class Session:
     Attributes:
         command_pid: Pid of the command; None until its listener has arrived.
         scoped: True if the kernel confines signals of the tree to the tree.
-        denials: What was denied, oldest first; at most 10,000 are kept.
-        events: What was decided, oldest first; at most 10,000 are kept.
         finished: Set when no process of the tree is left.
     """
 
@@ -62,8 +53,8 @@ class Session:
     ) -> None:
         self.command_pid: int | None = None
         self.scoped = False
-        self.denials: deque[Denial] = deque(maxlen=_KEPT)
-        self.events: deque[Decided] = deque(maxlen=_KEPT)
+        self._denials: deque[Denial] = deque(maxlen=_KEPT)
+        self._events: deque[Decided] = deque(maxlen=_KEPT)
         self.finished = threading.Event()
         self._broker = broker
         self._judge = judge
@@ -82,6 +73,16 @@ class Session:
     # For the harness
 
     @property
+    def denials(self) -> list[Denial]:
+        """What was denied, oldest first; the latest 10,000."""
+        return list(self._denials)
+
+    @property
+    def events(self) -> list[Decided]:
+        """What was decided, oldest first; the latest 10,000."""
+        return list(self._events)
+
+    @property
     def started(self) -> bool:
         """True once the command runs."""
         return self._settled.is_set() and self._error is None
@@ -93,9 +94,9 @@ class Session:
             timeout: Seconds; None for as long as it takes.
 
         Raises:
-            OSError: The command could not be started, as subprocess has it: FileNotFoundError, PermissionError …
+            OSError: The command could not be started, as subprocess has it: FileNotFoundError and the like.
             CommandDenied: The policy denies the command.
-            ListenerBusy, TargetUnreadable, KernelSupportError: The kernel or a sandbox around does not let us.
+            ListenerBusy, TargetUnreadable, KernelSupportError: The kernel or a sandbox does not let us.
             BrokerClosed: The broker was closed meanwhile.
             TimeoutError: Neither came in time.
         """
@@ -109,7 +110,7 @@ class Session:
         return self.finished.wait(timeout)
 
     def signal(self, signo: int, *, tree: bool = False) -> None:
-        """Send a signal to the command, or to every process of the tree. Nothing happens once it has ended."""
+        """Send a signal to the command, or to every process of the tree; nothing once it has ended."""
         try:
             with self._sending:
                 self._control.send(protocol.encode(protocol.Signal(signo, tree)), socket.MSG_DONTWAIT)
@@ -160,29 +161,18 @@ class Session:
         self.finished.set()
 
     def _hand_over(self) -> bool:
-        """Receive the listener, prove that its tree can be judged, and let the command go."""
+        """Receive the listener and let the command go; False if the session was closed first."""
         poll = select.poll()
         poll.register(self._wake, select.POLLIN)
         poll.register(self._control, select.POLLIN)
         if any(fd == self._wake for fd, _ in poll.poll()):
             return False
-        message, fds = self._receive()
-        if not isinstance(message, protocol.Listener) or len(fds) != 1:
-            for fd in fds:
-                os.close(fd)
-            self._fail(self._start_error(message))
-            return False
-        launcher = _parent(message.child_pid)
-        self._listener = Listener(fds[0], launcher)
-        self.command_pid = message.child_pid
-        self.scoped = message.scoped
-        _prove_readable(message)
+        taken = accept(self._control, self._name)
+        self._listener = taken.listener
+        self.command_pid = taken.command_pid
+        self.scoped = taken.scoped
         self._control.send(protocol.encode(protocol.Go()))
         return True
-
-    def _receive(self) -> tuple[protocol.Message | None, list[int]]:
-        packet, fds, _, _ = socket.recv_fds(self._control, protocol.MAX_PACKET, 1, socket.MSG_CMSG_CLOEXEC)
-        return (protocol.decode(packet) if packet else None), fds
 
     def _serve(self) -> None:
         """Take notifications until nobody can make one, and follow what the launcher says."""
@@ -211,15 +201,15 @@ class Session:
     def _hear(self) -> bool:
         """Take one message of the launcher; False at its end."""
         try:
-            message, fds = self._receive()
+            packet = self._control.recv(protocol.MAX_PACKET)
         except ConnectionResetError:
-            message, fds = None, []
-        for fd in fds:
-            os.close(fd)
+            packet = b""
+        message = protocol.decode(packet) if packet else None
         if isinstance(message, protocol.Started):
             self._settled.set()
         elif isinstance(message, protocol.Failed) or message is None:
-            self._fail(self._start_error(message))
+            denied = [denial.where for denial in self.denials if denial.operation == str(Operation.EXEC)]
+            self._fail(start_error(message, self._name, denied[0] if denied else None))
         return message is not None
 
     def _take(self) -> None:
@@ -267,13 +257,10 @@ class Session:
     def _decide(self, notification: Notification, began: int) -> bool:
         with decode(notification, self._setting) as call:
             judgements = self._judge.judge(call)
-            if self._broker._audit_broken and (judgements[:1] or call.events):
+            if self._broker._audit_broken and call.events:
                 raise PermissionError(errno.EACCES, "the audit log cannot be written")
             if judgements and not judgements[0].allowed:
-                (judgement,) = judgements
-                judgement = _with_process(judgement, notification)
-                notification.deny(judgement.errno)
-                self._record(judgement, judgement.errno, "answered", began)
+                self._refuse(judgements[0], notification, began)
                 return True
             if self._broker._records_allowed:
                 judgements = [_with_process(judgement, notification) for judgement in judgements]
@@ -282,12 +269,20 @@ class Session:
                 call.perform()
             except TargetGone:
                 raise
+            except Withheld as withheld:
+                self._refuse(withheld.judgement, notification, began)
+                return True
             except OSError as error:
                 failed = error
                 notification.deny(error.errno or errno.EACCES)
             for judgement in judgements:
                 self._record(judgement, failed.errno if failed else None, call.enforced, began)
         return True
+
+    def _refuse(self, judgement: Judgement, notification: Notification, began: int) -> None:
+        known = _with_process(judgement, notification)
+        notification.deny(known.errno)
+        self._record(known, known.errno, "answered", began)
 
     def _give_up(self, notification: Notification) -> None:
         if notification.answered:
@@ -306,35 +301,12 @@ class Session:
 
     def _record(self, judgement: Judgement, error: int | None, enforced: str, began: int) -> None:
         verdict = "allow" if judgement.allowed else "deny"
-        self.events.append(
+        self._events.append(
             Decided(judgement.event, verdict, judgement.rule, judgement.where, error, judgement.asked)
         )
         if not judgement.allowed:
-            self.denials.append(self._broker._denial(judgement))
+            self._denials.append(self._broker._denial(judgement))
         self._broker._write(judgement, error, enforced, time.monotonic_ns() - began)
-
-    # Errors of the start
-
-    def _start_error(self, message: protocol.Message | None) -> BaseException:
-        if not isinstance(message, protocol.Failed):
-            return SyscallError("rampart-seccomp-launch", errno.ECHILD)
-        number, name = message.errno, self._name
-        if message.stage is protocol.Stage.FILTER:
-            if number == errno.EBUSY:
-                return ListenerBusy(number)
-            return KernelSupportError(
-                f"the filter cannot be installed: {os.strerror(number)}",
-                syscall="seccomp",
-                hint="Linux 5.19 or later with CONFIG_SECCOMP_FILTER is needed",
-            )
-        if message.stage in (protocol.Stage.SANDBOX, protocol.Stage.PROTOCOL):
-            return SyscallError("rampart-seccomp-launch", number, name)
-        if message.stage is protocol.Stage.EXEC:
-            for denial in list(self.denials):
-                if denial.operation == str(Operation.EXEC):
-                    text = f"{os.strerror(number)}: the policy denies this command: {denial.where}"
-                    return CommandDenied(number, text, os.fsdecode(name))
-        return OSError(number, os.strerror(number), os.fsdecode(name))
 
 
 def _with_process(judgement: Judgement, notification: Notification) -> Judgement:
@@ -352,47 +324,3 @@ def _kill(notification: Notification) -> None:
         signal.pidfd_send_signal(fd, signal.SIGKILL)
     finally:
         os.close(fd)
-
-
-def _parent(pid: int) -> int:
-    with open(f"/proc/{pid}/status", "rb") as status:
-        for line in status:
-            if line.startswith(b"PPid:"):
-                return int(line.split()[1])
-    raise TargetUnreadable(
-        errno.ESRCH, "the launched process cannot be found", "use the pid namespace of the broker"
-    )
-
-
-def _prove_readable(message: protocol.Listener) -> None:
-    """Read back what the launcher wrote into the child, before the command runs.
-
-    Raises:
-        TargetUnreadable: The memory cannot be read, or another process has this number here.
-        KernelSupportError: The child sees other names than the broker does.
-    """
-    hint = (
-        "the broker must be an ancestor of the command where kernel.yama.ptrace_scope is 1, "
-        "must run in the same pid namespace, and not in a Landlock domain beside it"
-    )
-    target = lib.rs_target_open(message.child_pid)
-    if target < 0:
-        raise TargetUnreadable(-target, "the launched process cannot be found", hint)
-    try:
-        buffer = ffi.new("char[]", protocol.NONCE_SIZE)
-        got = lib.rs_target_read(
-            target, message.child_pid, message.nonce_address, buffer, protocol.NONCE_SIZE
-        )
-        if got < 0:
-            raise TargetUnreadable(-got, "the memory of the launched process cannot be read", hint)
-        if got < protocol.NONCE_SIZE or ffi.buffer(buffer, got)[:] != message.nonce:
-            raise TargetUnreadable(errno.ESRCH, "another process has this number here", hint)
-    finally:
-        os.close(target)
-    for name in ("ns/mnt", "root"):
-        ours, theirs = os.stat(f"/proc/self/{name}"), os.stat(f"/proc/{message.child_pid}/{name}")
-        if (ours.st_dev, ours.st_ino) != (theirs.st_dev, theirs.st_ino):
-            raise KernelSupportError(
-                "the command sees another file system than the broker",
-                hint="start the broker inside the same container, chroot or mount namespace",
-            )

@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
+from typing import Any
 
 import attrs
 
@@ -17,7 +18,19 @@ from rampart_seccomp.calls.shim import lib
 from rampart_seccomp.calls.tree_sockets import TreeSockets
 from rampart_seccomp.events import Event
 
-__all__ = ["Call", "CallChanged", "Refusal", "Renaming", "Setting", "Vigil"]
+__all__ = ["Call", "CallChanged", "Refusal", "Renaming", "Setting", "Vigil", "Withheld"]
+
+
+class Withheld(Exception):
+    """A guard found, at the last moment, what forbids the call. Nothing was done.
+
+    Attributes:
+        judgement: What the guard's maker wants to know about it.
+    """
+
+    def __init__(self, judgement: Any) -> None:
+        super().__init__("withheld")
+        self.judgement = judgement
 
 
 class CallChanged(Exception):
@@ -43,12 +56,12 @@ class Renaming:
 
     Attributes:
         old, new: Real absolute names.
-        directory: True if whatever lies beneath moves along.
+        directory: O_PATH fd of a directory, which takes along whatever lies beneath; None for the rest.
     """
 
     old: bytes
     new: bytes
-    directory: bool
+    directory: int | None = None
 
 
 class Vigil:
@@ -124,6 +137,8 @@ class Call:
         events: What it would do: each is judged, the strictest verdict wins.
         renamings: Names that objects would get.
         refusal: A built-in denial, if one applies.
+        guards: Asked while the names are held still, just before names change; one that raises `Withheld`
+            prevents it.
     """
 
     notification: Notification
@@ -131,6 +146,7 @@ class Call:
     events: tuple[Event, ...] = ()
     renamings: tuple[Renaming, ...] = ()
     refusal: Refusal | None = None
+    guards: list[Callable[[], None]] = attrs.field(factory=list)
     _pins: list[Pin] = attrs.field(factory=list)
     _fds: list[int] = attrs.field(factory=list)
 
@@ -143,6 +159,7 @@ class Call:
         Raises:
             OSError: The call failed as the target's own would have; it is not yet answered.
             CallChanged: Nothing was done; decode again.
+            Withheld: Nothing was done; a guard forbids it.
             TargetGone: Nobody waits for the answer any more.
         """
         raise NotImplementedError(type(self).__name__)

@@ -97,7 +97,7 @@ def _by_fd(prepare: Prepare) -> Decoder:
 
 
 def _descriptor(notification: Notification, fd: int) -> Pin:
-    """Pin what an open descriptor refers to; EBADF for a bad one and for O_PATH, as the call itself has it."""
+    """Pin what an open descriptor refers to; EBADF for a bad one and for O_PATH, as bare."""
     if fd < 0:
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
     try:

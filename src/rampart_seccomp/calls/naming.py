@@ -38,6 +38,8 @@ class NameCall(Call):
         _ = notification.identity
         with self.setting.names:
             notification.ensure_valid()
+            for guard in self.guards:
+                guard()
             checked(self.act(), notification.syscall)
         notification.reply(0)
 
@@ -46,13 +48,18 @@ def _event(notification: Notification, operation: Operation, path: bytes) -> Fil
     return FileEvent(operation=operation, path=path, syscall=notification.syscall)
 
 
+def _directory(args: tuple[int, ...], at: int | None) -> int:
+    """The descriptor that a path counts from, for calls that take one."""
+    return AT_FDCWD if at is None else int32(args[at])
+
+
 def _entry(call: Call, path: bytes, dirfd: int) -> Pin:
     """Pin an entry of a directory: the last component is not followed."""
     return call.hold(call.notification.pin(path, dirfd=dirfd, follow=False))
 
 
 def _new_entry(call: Call, path: bytes, dirfd: int) -> Pin:
-    """Pin the place of a new entry; EEXIST if something is there, whatever the policy: nothing would happen."""
+    """Pin the place of a new entry; EEXIST if there is one, whatever the policy: nothing would happen."""
     pin = _entry(call, path, dirfd)
     if not pin.missing:
         raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
@@ -65,9 +72,13 @@ def _needs_entry(pin: Pin, error: int) -> None:
         raise OSError(error, os.strerror(error))
 
 
+def _moved(pin: Pin) -> int | None:
+    return pin.object if pin.is_directory else None
+
+
 def _removal(path_at: int, dirfd_at: int | None, flags_at: int | None, fixed_flags: int = 0) -> Decoder:
     def decode(notification: Notification, setting: Setting) -> Call:
-        dirfd = AT_FDCWD if dirfd_at is None else int32(notification.args[dirfd_at])
+        dirfd = _directory(notification.args, dirfd_at)
         flags = fixed_flags if flags_at is None else int32(notification.args[flags_at])
         if flags & ~_AT_REMOVEDIR:
             raise OSError(errno.EINVAL, "unlinkat flags")
@@ -97,12 +108,12 @@ def _rename(
             old = _entry(
                 call,
                 notification.read_path(old_at),
-                AT_FDCWD if old_dirfd is None else int32(args[old_dirfd]),
+                _directory(args, old_dirfd),
             )
             new = _entry(
                 call,
                 notification.read_path(new_at),
-                AT_FDCWD if new_dirfd is None else int32(args[new_dirfd]),
+                _directory(args, new_dirfd),
             )
             if old.missing or (flags & _RENAME_EXCHANGE and new.missing):
                 raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
@@ -113,10 +124,10 @@ def _rename(
             effects = [(Operation.DELETE, old), (Operation.CREATE, new)]
             if not new.missing:
                 effects.append((Operation.DELETE, new))
-            call.renamings = (Renaming(old.path, new.path, old.is_directory),)
+            call.renamings = (Renaming(old.path, new.path, _moved(old)),)
             if flags & _RENAME_EXCHANGE:
                 effects.append((Operation.CREATE, old))
-                call.renamings += (Renaming(new.path, old.path, new.is_directory),)
+                call.renamings += (Renaming(new.path, old.path, _moved(new)),)
             call.events = tuple(_event(notification, operation, pin.path) for operation, pin in effects)
 
             def act() -> int:
@@ -142,7 +153,7 @@ def _link(
         call = NameCall(notification, setting)
         with call.decoding():
             path = notification.read_path(old_at)
-            dirfd = AT_FDCWD if old_dirfd is None else int32(args[old_dirfd])
+            dirfd = _directory(args, old_dirfd)
             if not path and flags & _AT_EMPTY_PATH:
                 old = call.hold(notification.pin_fd(dirfd))
             else:
@@ -153,14 +164,14 @@ def _link(
             new = _new_entry(
                 call,
                 notification.read_path(new_at),
-                AT_FDCWD if new_dirfd is None else int32(args[new_dirfd]),
+                _directory(args, new_dirfd),
             )
             if old.is_directory:
                 raise OSError(errno.EPERM, os.strerror(errno.EPERM))
             if old.nameless:
                 call.refusal = Refusal("a link to something that never had a name")
             call.events = (_event(notification, Operation.CREATE, new.path),)
-            call.renamings = (Renaming(old.path, new.path, directory=False),)
+            call.renamings = (Renaming(old.path, new.path),)
 
             def act() -> int:
                 if not old.is_link:
@@ -177,7 +188,7 @@ def _link(
 
 def _symlink(text_at: int, dirfd_at: int | None, path_at: int) -> Decoder:
     def decode(notification: Notification, setting: Setting) -> Call:
-        dirfd = AT_FDCWD if dirfd_at is None else int32(notification.args[dirfd_at])
+        dirfd = _directory(notification.args, dirfd_at)
         text = notification.read_path(text_at)
         if not text:
             raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
@@ -193,7 +204,7 @@ def _symlink(text_at: int, dirfd_at: int | None, path_at: int) -> Decoder:
 
 def _mkdir(dirfd_at: int | None, path_at: int, mode_at: int) -> Decoder:
     def decode(notification: Notification, setting: Setting) -> Call:
-        dirfd = AT_FDCWD if dirfd_at is None else int32(notification.args[dirfd_at])
+        dirfd = _directory(notification.args, dirfd_at)
         mode = notification.args[mode_at] & 0o7777
         call = NameCall(notification, setting)
         with call.decoding():
@@ -207,7 +218,7 @@ def _mkdir(dirfd_at: int | None, path_at: int, mode_at: int) -> Decoder:
 
 def _mknod(dirfd_at: int | None, path_at: int, mode_at: int, device_at: int) -> Decoder:
     def decode(notification: Notification, setting: Setting) -> Call:
-        dirfd = AT_FDCWD if dirfd_at is None else int32(notification.args[dirfd_at])
+        dirfd = _directory(notification.args, dirfd_at)
         mode = notification.args[mode_at] & 0o177777
         call = NameCall(notification, setting)
         with call.decoding():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import select
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
@@ -207,8 +209,8 @@ class Notification:
     def allow(self) -> None:
         """Let the kernel run the call as it stands *now* (SECCOMP_USER_NOTIF_FLAG_CONTINUE).
 
-        The kernel reads the arguments' memory again, which another thread can have changed: never do this after a
-        decision on anything but registers.
+        The kernel reads the arguments' memory again, which another thread can have changed: never do this
+        after a decision on anything but registers.
         """
         self._answer(lib.rs_notif_continue(self.listener, self.id))
 
@@ -295,6 +297,15 @@ class Listener:
             args=tuple(raw.args),
             syscall=name_of(raw.nr),
         )
+
+    def __iter__(self) -> Iterator[Notification]:
+        """Yield held calls until no process is left that could make one."""
+        poll = select.poll()
+        poll.register(self.fd, select.POLLIN)
+        while any(happened & select.POLLIN for _, happened in poll.poll()):
+            notification = self.receive()
+            if notification is not None:
+                yield notification
 
     def close(self) -> None:
         """Close the fd: calls that wait, and all later ones, fail with ENOSYS."""

@@ -54,7 +54,7 @@ PROCESS_SECRETS = frozenset(
         b"autogroup", b"comm", b"loginuid", b"seccomp_cache", b"ksm_stat", b"ksm_merging_pages",
     ]
 )  # fmt: skip
-"""Entries of /proc/<pid> that a process outside keeps to itself; stat, status, cmdline and the like are public."""
+"""Entries of /proc/<pid> that a process outside keeps to itself; stat, status, cmdline … are public."""
 
 _WRITABLE_ELSEWHERE = frozenset([b"comm", b"sched", b"autogroup"])
 
@@ -82,8 +82,8 @@ def openat(notification: Notification, setting: Setting) -> Call:
 def openat2(notification: Notification, setting: Setting) -> Call:
     """Decode openat2(dirfd, path, how, size).
 
-    O_PATH cannot be given to the target by a broker, nor left to the kernel after ``how`` was read: ENOSYS, as on a
-    kernel without the call.
+    O_PATH cannot be given to the target by a broker, nor left to the kernel after ``how`` was read: ENOSYS,
+    as on a kernel without the call.
     """
     dirfd, _, how, size = notification.args[:4]
     if size < _HOW.size:
@@ -232,7 +232,7 @@ class OpenCall(Call):
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     def _respect_sticky(self) -> None:
-        """Keep fs.protected_regular and fs.protected_fifos, which the kernel asks only when a name is opened."""
+        """Keep fs.protected_regular and fs.protected_fifos, which the kernel asks only for names."""
         pin = self.pin
         if not self.flags & os.O_CREAT or pin.parent < 0:
             return
@@ -255,7 +255,7 @@ class OpenCall(Call):
 
 
 def _open_terminal(notification: Notification, flags: int) -> int:
-    """Open what /dev/tty means to the target: its controlling terminal, not the broker's. ENXIO without one."""
+    """Open the target's controlling terminal, which /dev/tty means to it. ENXIO without one."""
     with open(f"/proc/{notification.tid}/stat", "rb") as file:
         fields = file.read().rpartition(b")")[2].split()
     notification.ensure_valid()

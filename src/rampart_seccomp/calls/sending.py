@@ -1,7 +1,7 @@
 """sendto(2), sendmsg(2), sendmmsg(2): the message is copied once, judged, and sent on a copy of the socket.
 
-Also messages without a destination come through here: whether one is in it is behind a pointer, and so is what the
-kernel would see if it looked again.
+Also messages without a destination come through here: whether one is in it is behind a pointer, and so is
+what the kernel would see if it looked again.
 """
 
 from __future__ import annotations
@@ -240,7 +240,7 @@ def _message(call: SendCall, raw: bytes) -> Message:
 
 
 def _translate(call: SendCall, control: bytes) -> bytes:
-    """Put our copies in the place of the descriptors that the target passes on, and our pid in that of its own."""
+    """Put our copies in the place of the target's descriptors, and our pid in that of its own."""
     notification = call.notification
     out = bytearray(control)
     at = 0

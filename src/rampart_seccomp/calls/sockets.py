@@ -177,8 +177,8 @@ def _listening(notification: Notification, kind: str, address: Address, port: in
 def bind(notification: Notification, setting: Setting) -> Call:
     """Decode bind(fd, address, size).
 
-    An IP port is judged as `listen`; port 0 of a stream socket is judged when it listens, and that of a datagram
-    socket is what the kernel would give it anyway. A unix path is a file that is created.
+    An IP port is judged as `listen`; port 0 of a stream socket is judged when it listens, and that of a
+    datagram socket is what the kernel would give it anyway. A unix path is a file that is created.
     """
     call = BindCall(notification, setting)
     with call.decoding():

@@ -1,7 +1,7 @@
-"""execve(2), execveat(2): decided on the program that is found, its interpreters and the whole argument vector.
+"""execve(2), execveat(2): decided on the program that is found, its interpreters and the whole argv.
 
-The kernel carries the call out after the decision and reads path and arguments again: a thread that rewrites them in
-between is not caught by this version (docs/threat-model.md).
+The kernel carries the call out after the decision and reads path and arguments again: a thread that rewrites
+them in between is not caught by this version (docs/threat-model.md).
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ __all__ = ["TreeSockets"]
 class TreeSockets:
     """The unix sockets that processes of a tree have bound: these its own processes may reach.
 
-    A socket with a path is known by its pinned inode, so that no other can take its number; an abstract one by its
-    name and the inode of the open socket, as /proc/net/unix shows it.
+    A socket with a path is known by its pinned inode, so that no other can take its number; an abstract one
+    by its name and the inode of the open socket, as /proc/net/unix shows it.
     """
 
     LIMIT = 4096
