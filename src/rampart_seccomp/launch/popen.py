@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, AnyStr, TextIO
 from rampart_seccomp.launch.command import Argument, Command, Supervision, supervise
 
 if TYPE_CHECKING:
-    from rampart_seccomp.broker import Broker, Decided, Denial, Session
+    from rampart_seccomp.broker import Broker, Decided, Denial, Session, Wrapped
     from rampart_seccomp.policy import Policy
 
 __all__ = ["CompletedProcess", "Popen", "run"]
@@ -99,7 +99,7 @@ class Popen(subprocess.Popen[AnyStr]):
             audit=audit,
             explain=explain,
         )
-        wrapped = self._supervision.wrapped
+        wrapped: Wrapped = self._supervision.wrapped
         try:
             if not close_fds:
                 for fd in wrapped.pass_fds:
