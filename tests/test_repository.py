@@ -124,7 +124,7 @@ def test_the_snippet_of_the_readme_does_what_it_says(project: Any) -> None:
 
     assert done.stderr == ""
     assert database.exists()
-    expected = [f"read {project.root}/.env credentials", f"delete {database} databases"]
+    expected = [f"read {project.root}/.env env-files", f"delete {database} databases"]
     assert expected == done.stdout.splitlines()
 
 

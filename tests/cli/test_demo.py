@@ -56,7 +56,7 @@ def test_every_claim_is_shown() -> None:
         assert run["attacker received"] == ["nothing"]
         assert run["~/thesis.txt"] == ["there"]
         assert run["~/.bashrc"] == ["not touched"]
-    assert guarded["read ~/project/.env"][0].startswith("credentials")
+    assert guarded["read ~/project/.env"][0].startswith("env-files ")
     assert any(name.startswith("connect 127.0.0.1:") for name in handed)
     assert not any(name.startswith("read ") for name in handed)
     log = re.search(r"^Audit log: (\S+), (\d+) records, chain intact$", done.stdout, re.MULTILINE)
