@@ -33,7 +33,7 @@ CACHES = (
 )
 
 TRUSTED_LINKS = (b"/usr", b"/etc/alternatives", b"/opt")
-"""Beneath these, and in the root, a symbolic link is followed for an allow: nobody but root makes one there."""
+"""Beneath these, and in the root, an allow follows symbolic links: nobody but root makes one there."""
 
 
 class Anchors:

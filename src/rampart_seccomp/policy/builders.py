@@ -9,7 +9,8 @@ import attrs
 
 from rampart_seccomp.errors import PolicyError
 from rampart_seccomp.events import Operation
-from rampart_seccomp.policy.model import KINDS, Decide, Rule, to_operations
+from rampart_seccomp.policy.model import KINDS, Decide, Rule
+from rampart_seccomp.policy.terms import to_operations
 
 __all__ = ["allow", "ask", "deny"]
 
@@ -85,7 +86,13 @@ def _rule(
     except_: Patterns,
     extra: dict[str, Any],
 ) -> Rule:
-    given = {"paths": paths, "commands": commands, "hosts": hosts, "ports": ports, "except_": except_}
+    given: dict[str, Any] = {
+        "paths": paths,
+        "commands": commands,
+        "hosts": hosts,
+        "ports": ports,
+        "except_": except_,
+    }
     operations = to_operations(operations)
     rule = Rule(
         name=name or "unnamed",

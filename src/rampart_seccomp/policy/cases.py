@@ -11,7 +11,8 @@ from rampart_seccomp.errors import PolicyError
 from rampart_seccomp.events import ConnectEvent, Event, ExecEvent, FileEvent, ListenEvent, Operation
 from rampart_seccomp.policy.hosts import parse_host, parse_local
 from rampart_seccomp.policy.matcher import Matcher
-from rampart_seccomp.policy.model import FILE_OPERATIONS, Policy, PolicyTest, to_operations
+from rampart_seccomp.policy.model import Policy, PolicyTest
+from rampart_seccomp.policy.terms import FILE_OPERATIONS, to_operations
 
 __all__ = ["DIRECTORY", "HOME", "events", "run_tests"]
 

@@ -88,11 +88,10 @@ def read(text: str, file: str) -> Node:
         raise PolicyError("a character that YAML does not allow", file=file, line=line) from None
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark is not None else None
+        place: int | None = mark.line + 1 if mark is not None else None
         problem = " ".join(part for part in (error.context, error.problem) if part)
-        raise PolicyError(
-            f"not valid YAML: {problem}", file=file, line=line, hint=_hint(text, line)
-        ) from None
+        hint = _hint(text, place)
+        raise PolicyError(f"not valid YAML: {problem}", file=file, line=place, hint=hint) from None
     except YAMLError:
         raise PolicyError("not valid YAML", file=file) from None
 

@@ -9,7 +9,8 @@ import attrs
 from rampart_seccomp.events import Operation
 from rampart_seccomp.policy.commands import parse_command
 from rampart_seccomp.policy.globs import ANY, SETS, Component, Glob, Wildcard, parse
-from rampart_seccomp.policy.model import VERDICTS, WRITE, Policy, Rule
+from rampart_seccomp.policy.model import Policy, Rule
+from rampart_seccomp.policy.terms import VERDICTS, WRITE
 
 __all__ = ["Finding", "check"]
 
@@ -67,8 +68,8 @@ def _remarks(policy: Policy, rule: Rule) -> Iterator[tuple[str, str, str]]:
             yield (
                 "warning",
                 f".commands[{index}]",
-                f"{text.split()[0]!r} is a base name: any program of that name that may be written and executed "
-                "is allowed; write its absolute path",
+                f"{text.split()[0]!r} is a base name: any program of that name that may be written "
+                "and executed is allowed; write its absolute path",
             )
 
 
@@ -92,7 +93,7 @@ def _writes_programs(policy: Policy) -> bool:
 
 
 def _hiding(policy: Policy, rule: Rule, operation: Operation) -> Rule | None:
-    """Give a stricter rule that matches, for this operation, whatever the rule does; None if there is none."""
+    """Give a stricter rule that matches whatever the rule does for this operation, or None."""
     level = VERDICTS.index(rule.verdict)
     for other in policy.rules:
         if VERDICTS.index(other.verdict) > level and operation in other.operations and _includes(other, rule):

@@ -15,16 +15,8 @@ from typing import Any, NoReturn, TypeVar
 from rampart_seccomp.errors import PolicyError
 from rampart_seccomp.policy import cases, lint
 from rampart_seccomp.policy.document import MAX_BYTES, Items, Node, Pairs, Scalar, read
-from rampart_seccomp.policy.model import (
-    KINDS,
-    VERDICTS,
-    Policy,
-    PolicyTest,
-    Rule,
-    to_errno,
-    to_operations,
-    to_seconds,
-)
+from rampart_seccomp.policy.model import KINDS, Policy, PolicyTest, Rule
+from rampart_seccomp.policy.terms import VERDICTS, to_errno, to_operations, to_seconds
 
 __all__ = ["load", "loads", "profiles"]
 
@@ -168,7 +160,7 @@ class _Structure:
         keys = self._keys(node, path, RULE, RULE_LATER, "rule")
         if "name" not in keys:
             self._fail("the rule has no `name`", node, path, "give each rule a name of its own")
-        verdict, operations = self._verdict(keys, node, path)
+        verdict = self._verdict(keys, node, path)
         fields: dict[str, Any] = {"name": self._text(keys["name"], f"{path}.name")}
         fields["operations"] = self._operations(keys[verdict], f"{path}.{verdict}")
         for key, (_, parser) in KINDS.items():
@@ -198,7 +190,7 @@ class _Structure:
                 place = place.items[int(index.rstrip("]"))]
             self._fail(error.problem, place, f"{path}.{error.key}", error.hint)
 
-    def _verdict(self, keys: Mapping[str, Node], node: Node, path: str) -> tuple[str, Node]:
+    def _verdict(self, keys: Mapping[str, Node], node: Node, path: str) -> str:
         found = [verdict for verdict in VERDICTS if verdict in keys]
         if len(found) != 1:
             self._fail(
@@ -209,7 +201,7 @@ class _Structure:
                 path,
                 "exactly one of allow, ask and deny, with an operation or a list of them",
             )
-        return found[0], keys[found[0]]
+        return found[0]
 
     def _operations(self, node: Node, path: str) -> frozenset[Any]:
         if isinstance(node, Items):

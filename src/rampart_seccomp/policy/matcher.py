@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import functools
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 import attrs
 
@@ -19,7 +19,8 @@ from rampart_seccomp.policy.anchors import Anchors
 from rampart_seccomp.policy.commands import CommandPattern, parse_command
 from rampart_seccomp.policy.globs import ANY, Automaton, State, Tail
 from rampart_seccomp.policy.hosts import HostPattern, LocalPattern, parse_host, parse_local
-from rampart_seccomp.policy.model import FILE_OPERATIONS, VERDICTS, WRITE, Decision, Policy, Rule
+from rampart_seccomp.policy.model import Decision, Policy, Rule
+from rampart_seccomp.policy.terms import FILE_OPERATIONS, VERDICTS, WRITE
 
 __all__ = ["Entry", "Match", "Matcher"]
 

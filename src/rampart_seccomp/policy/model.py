@@ -6,7 +6,6 @@ import errno as errno_names
 import hashlib
 import json
 import os
-import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,34 +17,23 @@ from rampart_seccomp.events import Operation
 from rampart_seccomp.policy.commands import parse_command
 from rampart_seccomp.policy.globs import parse
 from rampart_seccomp.policy.hosts import parse_host, parse_local
+from rampart_seccomp.policy.terms import FILE_OPERATIONS, VERDICTS, to_errno, to_operations, to_seconds
 from rampart_seccomp.verdicts import Verdict
 
 if TYPE_CHECKING:
     from rampart_seccomp.policy.matcher import Matcher
 
 __all__ = [
-    "FILE_OPERATIONS",
     "KINDS",
-    "VERDICTS",
-    "WRITE",
     "Decide",
     "Decision",
     "Policy",
     "PolicyTest",
     "Rule",
-    "to_errno",
-    "to_operations",
-    "to_seconds",
 ]
 
 Decide = Callable[[Any], Verdict | Awaitable[Verdict]]
 F = TypeVar("F", bound=Decide)
-
-VERDICTS = ("allow", "ask", "deny")
-"""From the laxest to the strictest."""
-
-WRITE = frozenset({Operation.CREATE, Operation.MODIFY, Operation.DELETE, Operation.METADATA})
-FILE_OPERATIONS = WRITE | {Operation.READ}
 
 KINDS: Mapping[str, tuple[frozenset[Operation], Callable[[str], object]]] = MappingProxyType(
     {
@@ -58,66 +46,18 @@ KINDS: Mapping[str, tuple[frozenset[Operation], Callable[[str], object]]] = Mapp
 """The keys that match: the operations they apply to, and the parser of their entries."""
 
 
-def to_operations(value: Any) -> frozenset[Operation]:
-    """Give the operations that a name, or several, stand for; ``write`` stands for four.
-
-    Raises:
-        PolicyError: There is no such operation, or none is given.
-    """
-    if isinstance(value, str):
-        if value == "write":
-            return WRITE
-        try:
-            return frozenset({Operation(value)})
-        except ValueError:
-            raise PolicyError(
-                f"there is no operation {str(value)!r}",
-                hint=f"the operations are {', '.join(map(str, Operation))}, and write for create to metadata",
-            ) from None
-    found = frozenset[Operation]().union(*(to_operations(each) for each in value))
-    if not found:
-        raise PolicyError("no operation is named", hint="name one, or a list of them")
-    return found
-
-
-def to_errno(value: int | str | None) -> int | None:
-    """Give the number of an error name such as ``EPERM``.
-
-    Raises:
-        PolicyError: There is no such error.
-    """
-    if value is None:
-        return None
-    number = getattr(errno_names, value, None) if isinstance(value, str) and value.startswith("E") else value
-    if isinstance(number, bool) or not isinstance(number, int) or number not in errno_names.errorcode:
-        raise PolicyError(f"there is no error {value!r}", hint="write a name of errno(3), such as EPERM")
-    return number
-
-
-def to_seconds(value: float | str | None) -> float | None:
-    """Give the seconds of a duration: a number of seconds, ``90s``, ``2m`` or ``1h``.
-
-    Raises:
-        PolicyError: It is not a duration.
-    """
-    if value is None:
-        return None
-    if isinstance(value, str):
-        match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([smh]?)", value, re.ASCII)
-        seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else -1.0
-    else:
-        seconds = -1.0 if isinstance(value, bool) else float(value)
-    if not 0 < seconds <= 7 * 86400:
-        raise PolicyError(
-            f"{value!r} is not a duration", hint="write '120s', '2m' or '1h'; at most seven days"
-        )
-    return seconds
-
-
 def _texts(value: Any) -> tuple[str, ...]:
     if isinstance(value, (str, bytes, os.PathLike)):
         return (os.fsdecode(value),)
     return tuple(os.fsdecode(each) for each in value)
+
+
+def _rules(value: Iterable[Rule]) -> tuple[Rule, ...]:
+    return tuple(value)
+
+
+def _tests(value: Iterable[PolicyTest]) -> tuple[PolicyTest, ...]:
+    return tuple(value)
 
 
 def _port_texts(value: Any) -> tuple[str, ...]:
@@ -276,7 +216,7 @@ class Decision:
 
     @property
     def errno(self) -> int:
-        """The error that a denial gives: the rule's, else ECONNREFUSED for connect and EACCES for the rest."""
+        """The error that a denial gives: the rule's, else ECONNREFUSED for connect, else EACCES."""
         if self.rule is not None and self.rule.errno is not None:
             return self.rule.errno
         return errno_names.ECONNREFUSED if self.operation is Operation.CONNECT else errno_names.EACCES
@@ -336,9 +276,9 @@ class Policy:
         source: Where it was loaded from: a path, ``profile:agent``; None if made in Python.
     """
 
-    rules: tuple[Rule, ...] = attrs.field(default=(), converter=tuple)
+    rules: tuple[Rule, ...] = attrs.field(default=(), converter=_rules)
     default: Mapping[Operation, str] = attrs.field(factory=dict, converter=_defaults, hash=False)
-    tests: tuple[PolicyTest, ...] = attrs.field(default=(), converter=tuple)
+    tests: tuple[PolicyTest, ...] = attrs.field(default=(), converter=_tests)
     audit: str = attrs.field(default="all", validator=_audit)
     version: int = attrs.field(default=1, validator=_version)
     source: str | None = attrs.field(default=None, eq=False)
@@ -440,7 +380,7 @@ class Policy:
 
         def register(decide: F) -> F:
             rule = Rule(
-                name=name or getattr(decide, "__qualname__", type(decide).__qualname__),
+                name=name or _qualified(decide),
                 verdict="ask",
                 operations=operations,
                 paths=paths,
@@ -472,6 +412,10 @@ class Policy:
         return Matcher(self, home=home, directory=directory, protected=protected)
 
 
+def _qualified(function: object) -> str:
+    return str(getattr(function, "__qualname__", type(function).__qualname__))
+
+
 def _content(value: Rule | PolicyTest) -> dict[str, Any]:
     """Give the fields that equality compares, as JSON."""
     content: dict[str, Any] = {}
@@ -481,6 +425,6 @@ def _content(value: Rule | PolicyTest) -> dict[str, Any]:
             if isinstance(part, frozenset):
                 part = sorted(map(str, part))
             elif callable(part):
-                part = f"{getattr(part, '__module__', '')}.{getattr(part, '__qualname__', type(part).__qualname__)}"
+                part = f"{getattr(part, '__module__', '')}.{_qualified(part)}"
             content[field.name] = part
     return content

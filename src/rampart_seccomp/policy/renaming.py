@@ -1,8 +1,8 @@
 """Re-naming must not widen: what is denied or asked under the old name must be so under the new one.
 
 For a directory this is a question about everything beneath it. What a pattern matches beneath a name is the
-set of its tails there (`globs.State.tails`), so "matches no less beneath the new name" is inclusion of sets of
-tails: sound, since equal tails match equal names, and on the safe side, since unequal tails may too.
+set of its tails there (`globs.State.tails`), so "matches no less beneath the new name" is inclusion of such
+sets: sound, since equal tails match equal names, and on the safe side, since unequal tails may too.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import attrs
 
 from rampart_seccomp.events import Operation
 from rampart_seccomp.policy.globs import ANY, State, Tail
-from rampart_seccomp.policy.model import VERDICTS, Decision
+from rampart_seccomp.policy.model import Decision
+from rampart_seccomp.policy.terms import VERDICTS
 
 if TYPE_CHECKING:
     from rampart_seccomp.policy.matcher import Conditions, Entry, Matcher
