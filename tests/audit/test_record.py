@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rampart_seccomp.audit import AuditLog, make_record
-from rampart_seccomp.events import ConnectEvent, Event, ExecEvent, FileEvent, ListenEvent, Operation, Process
+from rampart_seccomp.events import ConnectEvent, Event, ExecEvent, FileEvent, ListenEvent, Operation, Process, RefusedEvent
 
 PROCESS = Process(
     pid=10, tid=11, start_time=12, executable=b"/usr/bin/cat", argv=(b"cat", b"x"), ancestry=(b"/bin/sh",)
@@ -93,6 +93,12 @@ def test_all_fields_of_a_file_event() -> None:
 def test_objects(event: Event, expected: dict[str, object]) -> None:
     """Each kind of event names its object in words and in parts."""
     assert record(event).items() >= expected.items()
+
+
+def test_a_refused_call_has_no_operation() -> None:
+    """What the syscall table refuses is recorded by the name of the call."""
+    found = record(RefusedEvent(syscall="mount"))
+    assert (found["operation"], found["object"]) == ("syscall", "mount")
 
 
 def test_an_allowed_call_has_no_errno() -> None:

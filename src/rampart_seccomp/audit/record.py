@@ -9,7 +9,7 @@ from time import monotonic_ns
 from typing import Any
 
 from rampart_seccomp.audit.redact import redacted_argv
-from rampart_seccomp.events import ConnectEvent, Event, ExecEvent, FileEvent, ListenEvent
+from rampart_seccomp.events import ConnectEvent, Event, ExecEvent, FileEvent, ListenEvent, RefusedEvent
 
 __all__ = ["make_record"]
 
@@ -51,7 +51,7 @@ def make_record(
         "record": "decision",
         "time": datetime.now(timezone.utc).isoformat(timespec="microseconds"),
         "mono_ns": monotonic_ns(),
-        "operation": str(event.operation),
+        "operation": "syscall" if isinstance(event, RefusedEvent) else str(event.operation),
         "syscall": event.syscall,
         **_object(event),
         "verdict": verdict,

@@ -1,0 +1,122 @@
+"""``rampart-seccomp doctor``: what this machine enforces a policy with, and what is lost."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from rampart_seccomp.approval.escape import printable
+from rampart_seccomp.cli import Parser
+from rampart_seccomp.errors import RampartError
+
+if TYPE_CHECKING:
+    from rampart_seccomp.events import Operation
+    from rampart_seccomp.kernel.probes import Features, Finding
+    from rampart_seccomp.policy import Rule
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command.
+
+    Returns:
+        0; 1 if something is missing without which no command can be started.
+    """
+    parser = Parser("doctor", "Say what this machine enforces a policy with, and what is lost.")
+    parser.add_argument(
+        "--policy", default="agent", metavar="FILE|PROFILE", help="default: the profile agent"
+    )
+    name = parser.parse_args(argv).policy
+    from rampart_seccomp.kernel.probes import probe
+    from rampart_seccomp.policy import Policy
+
+    policy = Policy.load(name)
+    features = probe()
+    findings = [*features.findings(), *_parts()]
+    _table((finding.state, finding.name, finding.detail) for finding in findings)
+    hints = [finding for finding in findings if finding.hint and finding.state != "ok"]
+    if hints:
+        print("\nwhat to do:")
+        _table((finding.name, finding.hint) for finding in hints)
+    print(f"\nthe rules of {printable(policy.source or name)} are")
+    for layer, rules in _enforcement(policy.rules, features).items():
+        print(f"{layer}:")
+        print(
+            textwrap.fill(
+                ", ".join(map(printable, rules)),
+                100,
+                initial_indent="  ",
+                subsequent_indent="  ",
+                break_on_hyphens=False,
+            )
+        )
+    return 1 if any(finding.state == "missing" for finding in findings) else 0
+
+
+def _parts() -> list[Finding]:
+    """Look at Rampart's own parts: the shim, the launcher, and a filter that agrees with its table."""
+    return [
+        _part("shim", "loaded", _load_shim),
+        _part("launcher", "installed", _find_launcher),
+        _part("filter", "built, and verified against the syscall table", _build_filter),
+    ]
+
+
+def _part(name: str, detail: str, attempt: Callable[[], object]) -> Finding:
+    from rampart_seccomp.kernel.probes import Finding
+
+    try:
+        attempt()
+    except (RampartError, ImportError, OSError) as error:
+        return Finding(name, "missing", "not usable", str(error))
+    return Finding(name, "ok", detail)
+
+
+def _load_shim() -> object:
+    from rampart_seccomp import _shim
+
+    return _shim
+
+
+def _find_launcher() -> object:
+    from rampart_seccomp.launch.locate import launcher_path
+
+    return launcher_path()
+
+
+def _build_filter() -> object:
+    from rampart_seccomp.kernel.filter import load_filter
+
+    return load_filter()
+
+
+def _enforcement(rules: Iterable[Rule], features: Features) -> dict[str, list[str]]:
+    """Return, for each way to enforce a rule, the names of the rules that are enforced like that."""
+    found: dict[str, list[str]] = {}
+    for rule in rules:
+        for layer in sorted({_layer(operation, features) for operation in rule.operations}):
+            found.setdefault(layer, []).append(rule.name)
+    return found
+
+
+def _layer(operation: Operation, features: Features) -> str:
+    """Return what enforces the rules of an operation on this machine."""
+    from rampart_seccomp.events import Operation
+
+    if operation in (Operation.CONNECT, Operation.LISTEN):
+        if not features.pidfd_getfd:
+            return "void, sockets cannot be copied here: all such calls are denied"
+        return "performed by the broker on a copy of the socket"
+    if operation is Operation.EXEC:
+        return "decided by the broker, executed by the kernel; not verified afterwards by this version"
+    return "performed by the broker on the object it judged"
+
+
+def _table(rows: Iterable[Sequence[str]]) -> None:
+    """Print rows in columns; the last one is as wide as it is."""
+    shown = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)][:-1]
+    for *cells, last in shown:
+        print("  ".join([*(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)), last]))

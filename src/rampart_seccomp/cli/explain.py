@@ -1,0 +1,107 @@
+"""``rampart-seccomp explain``: which rule decides about something, why, and what would change that."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from rampart_seccomp.approval.escape import printable
+from rampart_seccomp.cli import Parser
+
+if TYPE_CHECKING:
+    from rampart_seccomp.events import Event
+    from rampart_seccomp.policy import Explanation, Matcher
+    from rampart_seccomp.policy.explanation import Loser
+
+__all__ = ["main"]
+
+FILES = ("read", "write", "create", "modify", "delete", "metadata")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command.
+
+    Returns:
+        0, whatever the policy says.
+    """
+    options = _parse(argv)
+    from rampart_seccomp.policy import Policy, explain
+
+    matcher = Policy.load(options.policy).matcher()
+    # `write` is four operations; where they are decided alike, once is enough.
+    answers: dict[tuple[str, str, str], list[Explanation]] = {}
+    for event in _events(matcher, options.operation, options.object):
+        answer = explain(matcher, event)
+        key = (answer.decision.verdict, printable(answer.object), "\n".join(_reasons(answer)))
+        answers.setdefault(key, []).append(answer)
+    for (verdict, subject, reasons), alike in answers.items():
+        print(f"{verdict}: {', '.join(str(answer.decision.operation) for answer in alike)} {subject}")
+        print("\n".join([reasons, *_others(loser for answer in alike for loser in answer.losers)]))
+    return 0
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = Parser("explain", "Say which rule decides, why not the others, and how to change that.")
+    parser.usage = (
+        f"{parser.prog} [--policy FILE|PROFILE] {'|'.join(FILES)} PATH | exec CMD [ARG…] | "
+        "connect HOST:PORT | listen [ADDRESS:]PORT"
+    )
+    parser.add_argument(
+        "--policy", default="agent", metavar="FILE|PROFILE", help="default: the profile agent"
+    )
+    parser.add_argument("operation", choices=(*FILES, "exec", "connect", "listen"), metavar="OPERATION")
+    parser.add_argument("object", nargs=argparse.REMAINDER, metavar="OBJECT …")
+    options = parser.parse_args(argv)
+    if options.object[:1] == ["--"]:
+        del options.object[0]
+    if not options.object:
+        parser.error(f"{options.operation} of what?")
+    if len(options.object) > 1 and options.operation != "exec":
+        parser.error(f"{options.operation} takes one object")
+    return options
+
+
+def _events(matcher: Matcher, operation: str, words: list[str]) -> Iterator[Event]:
+    """Return the events that the words stand for, here and now."""
+    from rampart_seccomp.policy.cases import events
+
+    if operation in FILES:
+        return events(matcher, operation, path=os.path.abspath(os.path.expanduser(words[0])))
+    if operation == "exec":
+        program = shutil.which(words[0])
+        path = None if program is None else os.path.abspath(program)
+        return events(matcher, operation, path=path, command=shlex.join(words))
+    if operation == "connect":
+        return events(matcher, operation, host=words[0])
+    return events(matcher, operation, port=words[0])
+
+
+def _reasons(explanation: Explanation) -> Iterator[str]:
+    decision = explanation.decision
+    where = decision.where
+    if decision.rule is None and decision.reason == "default":
+        where = f"the default, which says {decision.verdict}"
+    yield f"  decided by   {printable(where)}"
+    if decision.rule is not None and decision.rule.reason:
+        yield f"  reason       {printable(decision.rule.reason)}"
+    if decision.message:
+        yield f"  message      {printable(decision.message)}"
+    if explanation.suggestion:
+        yield f"  to allow it  {printable(explanation.suggestion)}"
+
+
+def _others(losers: Iterable[Loser]) -> Iterator[str]:
+    """Return lines about the rules that did not decide, each once."""
+    rows = [
+        (f"{loser.name} ({os.path.basename(loser.place)})" if loser.place else loser.name, loser)
+        for loser in dict.fromkeys(losers)
+    ]
+    width = max((len(printable(name)) for name, _ in rows), default=0)
+    if rows:
+        yield "  not by"
+    for name, loser in rows:
+        yield f"    {printable(name):<{width}}  {loser.verdict:<5}  {printable(loser.why)}"
