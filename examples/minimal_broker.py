@@ -25,7 +25,7 @@ def answer(notification: Notification, setting: Setting) -> None:
 
 
 def serve(listener: Listener) -> None:
-    """Answer until nobody is left to ask; one at a time, where a real broker has threads for calls that block."""
+    """Answer until nobody is left to ask; one at a time: a real broker has threads for calls that block."""
     setting = Setting()
     for notification in listener:
         try:

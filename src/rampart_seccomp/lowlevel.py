@@ -1,9 +1,8 @@
 """One notification at a time, from Python: the readable reference, and the kit for a broker of your own.
 
-`launched` starts a command behind the filter and yields its listener. `Listener.receive` takes a held call as
-a `Notification`; exactly one of `allow`, `deny`, `reply` and `perform` answers it. `decode` pins what a call is
-about and says what it would do (`Call.events`); `Call.perform` does that on the pins. See
-``examples/minimal_broker.py``.
+`launched` starts a command behind the filter and yields its listener. `Listener.receive` takes a held call as a
+`Notification`; one of `allow`, `deny`, `reply` and `perform` answers it. `decode` pins what a call is about and
+says what it would do (`Call.events`); `Call.perform` does that on the pins. See ``examples/minimal_broker.py``.
 """
 
 from __future__ import annotations

@@ -35,6 +35,9 @@ __all__ = ["Session"]
 _KEPT = 10_000
 """Decisions and denials that a session keeps for its harness; the audit log has all."""
 
+_LAST_WORDS = 5.0
+"""Seconds that the end of a session waits for calls still at work."""
+
 _RETRIES = 16
 """How often a call is decoded again because names changed beneath it."""
 
@@ -67,6 +70,8 @@ class Session:
         self._orphaned = False
         self._wake, self._woken = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._sending = threading.Lock()
+        self._at_work = 0
+        self._quiet = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="rampart-session", daemon=True)
         self._thread.start()
 
@@ -151,7 +156,10 @@ class Session:
     def _end(self) -> None:
         with self._sending:
             self._control.close()
-        if self._listener is not None:
+        # The last calls are recorded, and use the listener, before it is gone; a stuck one is not waited for.
+        with self._quiet:
+            idle = self._quiet.wait_for(lambda: self._at_work == 0, _LAST_WORDS)
+        if self._listener is not None and idle:
             self._listener.close()
         self._setting.sockets.close()
         os.close(self._wake)
@@ -219,6 +227,8 @@ class Session:
         except InterruptedError:
             return
         if notification is not None:
+            with self._quiet:
+                self._at_work += 1
             self._broker._pool.submit(lambda: self._handle(notification))
 
     # One call
@@ -237,6 +247,9 @@ class Session:
             self._give_up(notification)
         finally:
             notification.close()
+            with self._quiet:
+                self._at_work -= 1
+                self._quiet.notify_all()
 
     def _answer(self, notification: Notification) -> None:
         began = time.monotonic_ns()
@@ -281,8 +294,12 @@ class Session:
 
     def _refuse(self, judgement: Judgement, notification: Notification, began: int) -> None:
         known = _with_process(judgement, notification)
-        notification.deny(known.errno)
-        self._record(known, known.errno, "answered", began)
+        # Known to the harness before the program can act on it; on record after the reply.
+        self._denials.append(self._broker._denial(known))
+        try:
+            notification.deny(known.errno)
+        finally:
+            self._record(known, known.errno, "answered", began)
 
     def _give_up(self, notification: Notification) -> None:
         if notification.answered:
@@ -292,20 +309,15 @@ class Session:
         except OSError:
             return
         failure = RefusedEvent(syscall=notification.syscall)
-        self._record(
-            Judgement(failure, allowed=False, where="built-in: the broker failed"),
-            errno.EACCES,
-            "answered",
-            time.monotonic_ns(),
-        )
+        judgement = Judgement(failure, allowed=False, where="built-in: the broker failed")
+        self._denials.append(self._broker._denial(judgement))
+        self._record(judgement, errno.EACCES, "answered", time.monotonic_ns())
 
     def _record(self, judgement: Judgement, error: int | None, enforced: str, began: int) -> None:
         verdict = "allow" if judgement.allowed else "deny"
         self._events.append(
             Decided(judgement.event, verdict, judgement.rule, judgement.where, error, judgement.asked)
         )
-        if not judgement.allowed:
-            self._denials.append(self._broker._denial(judgement))
         self._broker._write(judgement, error, enforced, time.monotonic_ns() - began)
 
 
