@@ -188,14 +188,14 @@ class Broker:
         with self._lock:
             self._sessions.discard(session)
 
-    def _denial(self, judgement: Judgement) -> Denial:
+    def _denial(self, judgement: Judgement, suggestion: str | None) -> Denial:
         event = judgement.event
         denial = Denial(
             operation="syscall" if event.operation is None else str(event.operation),
             object=event.object,
             rule=judgement.rule,
             message=judgement.message,
-            suggestion=_suggest(judgement),
+            suggestion=suggestion,
             errno=judgement.errno,
             where=judgement.where,
         )
@@ -254,10 +254,6 @@ class Broker:
             stream.flush()
         except (OSError, ValueError, AttributeError):
             return
-
-
-def _suggest(judgement: Judgement) -> str | None:
-    return None
 
 
 def _open_audit(audit: Path | AuditLog | None) -> AuditLog | None:

@@ -14,7 +14,7 @@ from rampart_seccomp.broker.renaming import LIFTED, RenamingCheck
 from rampart_seccomp.calls.call import Call, Refusal, Renaming, Withheld
 from rampart_seccomp.calls.notification import Notification
 from rampart_seccomp.events import ConnectEvent, Event, Operation, RefusedEvent
-from rampart_seccomp.policy import Decision, Matcher
+from rampart_seccomp.policy import Decision, Matcher, suggest
 from rampart_seccomp.verdicts import Deny
 
 __all__ = ["Judge", "Judgement"]
@@ -96,6 +96,12 @@ class Judge:
                 return [judgement]
             judgements.append(judgement)
         return judgements
+
+    def suggest(self, judgement: Judgement) -> str | None:
+        """Say what to write into the policy to allow what was denied; None if nothing would."""
+        if judgement.decision is None or judgement.asked:
+            return None
+        return suggest(self._matcher, judgement.event, judgement.decision)
 
     def _look_beneath(self, event: Event, renaming: Renaming) -> None:
         found = self._renaming.look_beneath(renaming)

@@ -295,7 +295,7 @@ class Session:
     def _refuse(self, judgement: Judgement, notification: Notification, began: int) -> None:
         known = _with_process(judgement, notification)
         # Known to the harness before the program can act on it; on record after the reply.
-        self._denials.append(self._broker._denial(known))
+        self._denials.append(self._broker._denial(known, self._judge.suggest(known)))
         try:
             notification.deny(known.errno)
         finally:
@@ -310,7 +310,7 @@ class Session:
             return
         failure = RefusedEvent(syscall=notification.syscall)
         judgement = Judgement(failure, allowed=False, where="built-in: the broker failed")
-        self._denials.append(self._broker._denial(judgement))
+        self._denials.append(self._broker._denial(judgement, None))
         self._record(judgement, errno.EACCES, "answered", time.monotonic_ns())
 
     def _record(self, judgement: Judgement, error: int | None, enforced: str, began: int) -> None:
