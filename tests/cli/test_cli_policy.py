@@ -1,0 +1,170 @@
+"""``check``, ``explain`` and ``doctor``: what is said about policies and the machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import attrs
+import pytest
+
+from rampart_seccomp.cli import main
+from rampart_seccomp.kernel import probes
+
+POLICY = """\
+version: 1
+default: {read: allow, exec: allow}
+rules:
+  - name: secrets
+    deny: [read, write]
+    paths: ["./secret/**"]
+    message: Keep out.
+  - name: project
+    allow: write
+    paths: ["./**"]
+  - name: publishing
+    ask: exec
+    commands: ["npm publish **"]
+tests:
+  - {deny: read, path: "./secret/x", by: secrets}
+"""
+
+
+@pytest.fixture
+def policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A policy file, and a project directory to stand in."""
+    path = tmp_path / "policy.yaml"
+    path.write_text(POLICY)
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    return path
+
+
+def test_check_accepts(policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A sound file, and the shipped profiles."""
+    assert main(["check", str(policy), "agent", "observe"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{policy}: ok, 3 rules, 1 tests"
+    assert [line.partition(":")[0] for line in lines[1:]] == ["agent", "observe"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "problem"),
+    [
+        ("deny: [read, write]", "denny: [read, write]", 5, "denny"),
+        ("by: secrets", "by: project", 15, "the test fails"),
+        ('paths: ["./**"]', 'paths: ["foo"]', 10, "foo"),
+        ("name: project", "name: secrets", 8, "twice"),
+        ("version: 1", "version: 1\nlimits: {}", 2, "not supported by this version"),
+    ],
+)
+def test_check_finds_errors(
+    policy: Path, old: str, new: str, line: int, problem: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Status 1 and one line with file, line and severity; the other files are checked, too."""
+    policy.write_text(POLICY.replace(old, new))
+    assert main(["check", str(policy), "agent"]) == 1
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"{policy}:{line}: error: ")
+    assert problem in first
+    assert second.startswith("agent: ok")
+
+
+def test_check_warns(policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is valid but probably not meant is said, and is no failure."""
+    policy.write_text(POLICY.replace('"./secret/**"', '"**/secret/**", "./secret/**"'))
+    assert main(["check", str(policy)]) == 0
+    warning, ok = capsys.readouterr().out.splitlines()
+    assert warning.startswith(f"{policy}:4: warning: rules[0].paths[0]: ")
+    assert ok.startswith(f"{policy}: ok")
+
+
+def test_check_of_a_missing_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file that cannot be read is an error of that file."""
+    assert main(["check", str(tmp_path / "none.yaml")]) == 1
+    assert "none.yaml: error: " in capsys.readouterr().out
+
+
+def test_explain_a_denial(policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The deciding rule with its line, its message, how to allow it, and the rules that did not decide."""
+    assert main(["explain", "--policy", str(policy), "write", "secret/key"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"deny: create, modify, delete, metadata {policy.parent}/project/secret/key"
+    assert lines[1] == "  decided by   secrets (policy.yaml:4)"
+    assert lines[2] == "  message      Keep out."
+    assert lines[3].startswith("  to allow it  ")
+    assert lines[4:] == ["  not by", "    project (policy.yaml:8)  allow  deny is stronger than allow"]
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "by"),
+    [
+        (["read", "other"], "allow: read ", "the default, which says allow"),
+        (["write", "other"], "allow: create, modify, delete, metadata ", "project (policy.yaml:8)"),
+        (["delete", "/etc/passwd"], "deny: delete /etc/passwd", "the default, which says deny"),
+        (
+            ["exec", "npm", "publish", "--tag", "x"],
+            "ask: exec npm publish --tag x",
+            "publishing (policy.yaml:11)",
+        ),
+        (["exec", "--", "true"], "allow: exec true", "the default, which says allow"),
+        (["connect", "example.com:443"], "deny: connect example.com:443", "the default, which says deny"),
+        (["connect", "[::1]:80"], "deny: connect [::1]:80", "the default, which says deny"),
+        (["listen", "127.0.0.1:80"], "deny: listen 127.0.0.1:80", "the default, which says deny"),
+        (["listen", "80"], "deny: listen 0.0.0.0:80", "the default, which says deny"),
+    ],
+)
+def test_explain_every_operation(
+    policy: Path, question: list[str], answer: str, by: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The verdict and what decided, for each kind of object."""
+    assert main(["explain", "--policy", str(policy), *question]) == 0
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert first.startswith(answer)
+    assert second == f"  decided by   {by}"
+
+
+def test_explain_shows_the_real_name_escaped(policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A symbolic link is judged by what it leads to, and no name reaches the terminal raw."""
+    Path("link").symlink_to("secret/\x1b[2J")
+    assert main(["explain", "--policy", str(policy), "read", "link"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"deny: read {policy.parent}/project/secret/\\x1b[2J\n")
+    assert "\x1b" not in out
+
+
+def test_doctor_says_what_enforces_what(policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Findings about the machine, and every rule of the policy under what enforces it."""
+    status = main(["doctor", "--policy", str(policy)])
+    out = capsys.readouterr().out
+    findings, _, rules = out.partition("\n\nthe rules of ")
+    states = {line.split()[0] for line in findings.split("\n\n")[0].splitlines()}
+    assert states <= {"ok", "degraded", "missing"}
+    assert status == ("missing" in states)
+    assert rules.splitlines()[0] == f"{policy} are"
+    assert "performed by the broker on the object it judged:\n  secrets, project\n" in rules
+    assert "by this version:\n  publishing\n" in rules
+
+
+def test_doctor_fails_if_something_necessary_is_missing(
+    policy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without user notification nothing can be started: status 1, the hint, and the loss is named."""
+    masked = attrs.evolve(probes.probe(), notification_sizes=None, pidfd_getfd=False)
+    monkeypatch.setattr(probes, "probe", lambda: masked)
+    policy.write_text(POLICY)
+    assert main(["doctor", "--policy", str(policy)]) == 1
+    out = capsys.readouterr().out
+    assert "missing   user notification" in out
+    assert "degraded  pidfd_getfd" in out
+    assert "what to do:\n" in out
+
+
+def test_doctor_names_a_missing_launcher(
+    policy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An installation without its launcher is found, and named as such."""
+    from rampart_seccomp.launch import locate
+
+    monkeypatch.setattr(locate, "_PACKAGE", "/nowhere")
+    assert main(["doctor", "--policy", str(policy)]) == 1
+    assert "missing  launcher" in capsys.readouterr().out
