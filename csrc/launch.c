@@ -35,9 +35,9 @@ struct launch {
     int report_w; /* the child's end, while the descriptor table is shared */
     int go;
     pid_t command;
+    pid_t witness;
     uint32_t landlock;
     bool scoped; /* proven: kill(-1) reaches the tree and nothing else */
-    bool stopped;
     bool ended;
     int status;  /* of the command, once ended */
     int failure; /* exit status if the command was never run; else 0 */
@@ -175,6 +175,16 @@ static int serve_report(struct launch *launch)
     }
 }
 
+/* A new witness in place of one that has something pending. The new one comes first: between the two, a
+ * signal to the group would pass for one to us. Without any witness such a signal is passed on. */
+static void renew_witness(struct launch *launch)
+{
+    pid_t used = launch->witness;
+    launch->witness = start_witness();
+    if (used > 0)
+        kill(used, SIGKILL);
+}
+
 /* Returns -errno if the broker is gone or talks nonsense. */
 static int serve_control(struct launch *launch)
 {
@@ -182,9 +192,10 @@ static int serve_control(struct launch *launch)
     int type = receive_order(launch->control, &order);
     if (type == RS_GO && launch->go >= 0)
         return write(launch->go, "", 1) == 1 ? 0 : -errno;
-    if (type == RS_SIGNAL && order.tree != 0)
+    if (type == RS_SIGNAL && order.tree != 0) {
         (void)signal_tree((int)order.signo, launch->scoped); /* what is dead already is no failure */
-    else if (type == RS_SIGNAL)
+        renew_witness(launch);
+    } else if (type == RS_SIGNAL)
         (void)kill(launch->command, (int)order.signo);
     return type < 0 ? type : 0;
 }
@@ -228,8 +239,7 @@ static void reap_ended(struct launch *launch)
     for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG | WUNTRACED | __WALL)) > 0;) {
         if (pid != launch->command)
             continue;
-        launch->stopped = WIFSTOPPED(status);
-        if (launch->stopped) {
+        if (WIFSTOPPED(status)) {
             stop = WSTOPSIG(status);
         } else {
             launch->ended = true;
@@ -243,14 +253,15 @@ static void reap_ended(struct launch *launch)
 static bool is_ours_to_pass_on(struct launch *launch, const struct signalfd_siginfo *info)
 {
     const int signo = (int)info->ssi_signo;
-    if (signo == SIGCONT && launch->stopped && continued(launch->command))
-        launch->stopped = false; /* it was sent to the group */
-    if (info->ssi_code > 0) {
-        /* The terminal signals a foreground group, which the command is in. Except when it goes away: then it
-         * tells the leader of the session, which without us would be the command. */
-        return signo == SIGHUP && getsid(0) == getpid() && getpgid(launch->command) != getpgrp();
-    }
-    return signo != SIGCONT || launch->stopped;
+    const bool same_group = getpgid(launch->command) == getpgrp();
+    const bool to_group = launch->witness > 0 && has_witnessed(launch->witness, signo);
+    if (to_group)
+        renew_witness(launch);
+    /* The terminal signals the foreground group. Except when it goes away: then it tells the leader of the
+     * session, which without us would be the command. */
+    if (info->ssi_code > 0)
+        return signo == SIGHUP && getsid(0) == getpid() && !same_group;
+    return !(to_group && same_group);
 }
 
 static void serve_signals(struct launch *launch)
@@ -366,6 +377,7 @@ static int clone_child(struct launch *launch, const char *program, char **argv)
     if (pid == 0)
         run_child(&child);
     launch->command = (pid_t)pid;
+    launch->witness = start_witness();
     return 0;
 }
 

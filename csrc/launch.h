@@ -76,6 +76,10 @@ struct child {
 int change_mask(int how, uint64_t mask, uint64_t *old);
 _Noreturn void run_child(const struct child *child);
 
+/* witness.c */
+pid_t start_witness(void);
+bool has_witnessed(pid_t witness, int signo);
+
 /* tree.c */
 int signal_tree(int signo, bool scoped);
 void end_tree(pid_t command, bool scoped, int *status);

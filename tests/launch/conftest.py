@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +15,20 @@ import pytest
 from fake_broker import FakeBroker
 
 import rampart_seccomp
+
+
+@pytest.fixture(autouse=True)
+def bounded() -> Iterator[None]:
+    """A signal that never comes fails the test instead of holding it for ever."""
+
+    def fail(number: int, frame: object) -> None:
+        raise TimeoutError("the test took longer than a minute")
+
+    inherited = signal.signal(signal.SIGALRM, fail)
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, inherited)
 
 
 @pytest.fixture

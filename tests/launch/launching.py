@@ -34,3 +34,10 @@ def state(pid: int) -> str:
 def gone(*pids: int) -> bool:
     """True if all of them have ended."""
     return all(state(pid) in ("", "Z") for pid in pids)
+
+
+def settled(pid: int) -> bool:
+    """True if a process sleeps and has no signal pending."""
+    status = Path(f"/proc/{pid}/status").read_text().splitlines()
+    fields = dict(line.split(":", 1) for line in status if ":" in line)
+    return fields["State"].split()[0] == "S" and int(fields["ShdPnd"], 16) == 0

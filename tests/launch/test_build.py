@@ -21,7 +21,7 @@ from rampart_seccomp.launch import run
 REPOSITORY = Path(__file__).resolve().parents[2]
 SOURCES = sorted(path.name for path in (REPOSITORY / "csrc").glob("*.c"))
 COMPILER = shutil.which("cc") or shutil.which("gcc")
-LAUNCHER = ("launch", "child", "control", "install", "program", "tree")
+LAUNCHER = ("launch", "child", "control", "install", "program", "tree", "witness")
 
 pytestmark = pytest.mark.skipif(not SOURCES or COMPILER is None, reason="needs the sources and a compiler")
 

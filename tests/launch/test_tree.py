@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from fake_broker import FakeBroker
-from launching import SCOPES, eventually, gone, state
+from launching import SCOPES, eventually, gone, settled, state
 
 from rampart_seccomp.launch import Popen, run
 
@@ -73,6 +73,34 @@ def test_signal_to_the_launcher_reaches_the_command_once(broker: FakeBroker) -> 
         assert line(process) == name
     assert process.communicate(timeout=20)[0] == ""
     assert process.returncode == 0
+
+
+@SCOPES
+def test_group_signals_are_not_doubled(scope: bool) -> None:
+    """What a process sends to the group arrives once, however often; what follows for the pid alone, too."""
+    process = counting(FakeBroker(scope=scope), start_new_session=True)
+    group = os.getpgid(process.pid)
+    assert group == process.pid
+    for name in ("SIGUSR1", "SIGTERM", "SIGINT", "SIGHUP", "SIGCONT") * 3:
+        for send in (os.killpg, os.kill, os.killpg):
+            # Signals do not queue: what the launcher has not looked at yet would hide the next one.
+            eventually(lambda: settled(process.pid))
+            send(process.pid, getattr(signal, name))
+            assert line(process) == name
+    process.send_signal(signal.SIGUSR1)
+    assert line(process) == "SIGUSR1"
+    assert process.communicate(timeout=20)[0] == ""
+
+
+def test_tree_signals_do_not_hide_later_ones(broker: FakeBroker) -> None:
+    """A signal to the tree through the broker, then one to the pid: both arrive."""
+    process = counting(broker)
+    for _ in range(3):
+        process.terminate()
+        assert line(process) == "SIGTERM"
+        os.kill(process.pid, signal.SIGTERM)
+        assert line(process) == "SIGTERM"
+    assert process.communicate(timeout=20)[0] == ""
 
 
 def test_popen_signals_the_command(broker: FakeBroker) -> None:

@@ -193,9 +193,10 @@ class Popen(subprocess.Popen[AnyStr]):
     def _signal(self, sig: int, *, tree: bool) -> None:
         if self.poll() is not None:
             return
-        self.session.signal(sig, tree=tree)
+        # A launcher that stopped with its command does not read orders. It passes SIGCONT on by itself.
+        if sig != signal.SIGCONT:
+            self.session.signal(sig, tree=tree)
         if sig in (signal.SIGCONT, signal.SIGKILL):
-            # A launcher that stopped with its command does not read its orders.
             super().send_signal(signal.SIGCONT)
 
 
