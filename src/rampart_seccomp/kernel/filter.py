@@ -1,7 +1,7 @@
 """The seccomp filter: built from the table with libseccomp, checked, and kept in a cache.
 
 Only masked equality is used, since libseccomp miscompiles the ordering comparisons; what it makes of the
-rules is checked by `bpf.verify` before anybody sees it. The filter is exported, never loaded into this process.
+rules is checked by `bpf.verify` before anybody sees it. It is exported, never loaded into this process.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Filter:
 
 def _pyseccomp() -> Any:
     try:
-        import pyseccomp  # type: ignore[import-untyped]
+        import pyseccomp
     except (ImportError, OSError, RuntimeError) as error:
         if isinstance(error, ModuleNotFoundError):
             raise

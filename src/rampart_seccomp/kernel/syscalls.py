@@ -5,8 +5,8 @@ numbers come from libseccomp, or from the short lists at the end for calls that 
 
 A call is *free* (the kernel carries it out, the broker never hears of it), *mediated* (held until the broker
 has decided), *refused* (the broker records it and answers the errno), *absent* (``ENOSYS`` in the kernel, as
-if it were older: programs fall back to a call that is judged) or *answered* (the kernel returns a fixed errno,
-0 for a success that does nothing). Numbers that are not in the table are absent too.
+if it were older: programs fall back to a call that is judged) or *answered* (the kernel returns a fixed
+errno, 0 for a success that does nothing). Numbers that are not in the table are absent too.
 """
 
 from __future__ import annotations

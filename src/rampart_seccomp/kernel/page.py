@@ -1,0 +1,49 @@
+"""The documentation page of the table: ``python -m rampart_seccomp.kernel.page > docs/syscalls.md``."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+
+from rampart_seccomp.kernel.syscalls import Disposition, Syscall, table
+
+__all__ = ["page"]
+
+_MEANING = {
+    Disposition.FREE: "The kernel carries these out; the broker never hears of them.",
+    Disposition.MEDIATED: "These are held until the policy has decided.",
+    Disposition.REFUSED: "These fail with the errno given, whatever the policy says, and are recorded.",
+    Disposition.ABSENT: "These fail with `ENOSYS`, as on a kernel without them, and are not recorded.",
+}
+_INTRODUCTION = """# System calls
+
+What becomes of every system call of Linux up to 6.18 on x86_64 and aarch64. Numbers that are not listed
+fail with `ENOSYS`; calls of another architecture (`int 0x80`, x32) end the process. This page is generated
+from the table that the filter is built from: `python -m rampart_seccomp.kernel.page > docs/syscalls.md`.
+"""
+
+
+def _reason(entry: Syscall) -> tuple[str, str]:
+    return (errno.errorcode[entry.errno] if entry.errno else "", entry.note)
+
+
+def _exceptions(entry: Syscall) -> str:
+    others = sorted({case.disposition.value for case in entry.cases} - {entry.disposition.value})
+    return f"`{entry.name}` ({', '.join(others)} by arguments)" if others else f"`{entry.name}`"
+
+
+def page() -> str:
+    """Write the page, in Markdown."""
+    parts = [_INTRODUCTION]
+    for disposition, meaning in _MEANING.items():
+        parts.append(f"## {disposition.value.capitalize()}\n\n{meaning}\n")
+        entries = [entry for entry in table().values() if entry.disposition is disposition]
+        for (number, note), group in itertools.groupby(entries, _reason):
+            head = ": ".join(part for part in (f"`{number}`" if number else "", note) if part)
+            names = ", ".join(_exceptions(entry) for entry in group)
+            parts.append(f"* {head}:\n  {names}\n" if head else f"* {names}\n")
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    print(page(), end="")

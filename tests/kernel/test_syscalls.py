@@ -1,0 +1,243 @@
+"""The table: every number has a class, and the classes say what they are meant to say."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pyseccomp
+import pytest
+
+from rampart_seccomp.kernel.libseccomp import architecture, number_of
+from rampart_seccomp.kernel.syscalls import (
+    Classified,
+    Disposition,
+    by_number,
+    classify,
+    fingerprint,
+    name_of,
+    table,
+)
+
+HEADERS = sorted(Path("/usr/include").glob("**/asm/unistd_64.h"))
+FREE = Classified(Disposition.FREE, None)
+MEDIATED = Classified(Disposition.MEDIATED, None)
+ABSENT = Classified(Disposition.ABSENT, errno.ENOSYS)
+
+
+def refused(number: int) -> Classified:
+    return Classified(Disposition.REFUSED, number)
+
+
+def native(name: str, *args: int) -> Classified:
+    """Classify a call by name; arguments are completed with zeros."""
+    numbers = {entry.name: number for number, entry in by_number().items()}
+    return classify(numbers[name], (*args, *(0,) * (6 - len(args))))
+
+
+@pytest.mark.parametrize("arch", ["X86_64", "AARCH64"])
+def test_every_call_that_libseccomp_knows_has_a_class(arch: str) -> None:
+    """No name of either supported architecture is missing, whatever libseccomp is installed."""
+    known = set()
+    for number in range(1024):
+        try:
+            known.add(pyseccomp.resolve_syscall(getattr(pyseccomp.Arch, arch), number).decode())
+        except ValueError:
+            continue
+    assert len(known) > 250
+    assert known - set(table()) == set()
+
+
+@pytest.mark.skipif(not HEADERS or os.uname().machine != "x86_64", reason="no x86_64 kernel headers")
+def test_every_number_of_the_kernel_headers_has_a_class() -> None:
+    """The headers and the table agree on name and number of every call."""
+    text = HEADERS[0].read_text()
+    numbers = {
+        int(number): name for name, number in re.findall(r"#define __NR_(\w+)\s+(\d+)$", text, re.MULTILINE)
+    }
+    assert len(numbers) > 300
+    ours = {number: entry.name for number, entry in by_number().items()}
+    assert {number: ours.get(number) for number in numbers} == numbers
+
+
+def test_numbers_of_calls_younger_than_libseccomp() -> None:
+    """The list of common numbers agrees with libseccomp where it knows the call, and ends at Linux 6.18."""
+    named = {entry.name: number for number, entry in by_number().items()}
+    for name, number in named.items():
+        assert number_of(name) in (number, None), name
+    assert (named["pidfd_send_signal"], named["cachestat"], named["file_setattr"]) == (424, 451, 469)
+    assert set(range(424, 470)) <= set(by_number())
+
+
+def test_what_is_not_there_is_absent() -> None:
+    """Unknown, future and negative numbers get ENOSYS, and a name that says so."""
+    for number in (450 + 100, 1023, -1, 0xFFFFFFFF):
+        assert classify(number, (0,) * 6) == ABSENT
+    assert name_of(1023) == "syscall_1023"
+    assert name_of(by_number_of("openat")) == "openat"
+
+
+def by_number_of(name: str) -> int:
+    return next(number for number, entry in by_number().items() if entry.name == name)
+
+
+@pytest.mark.skipif(not architecture().x32, reason="x86_64 only")
+def test_x32_numbers_are_killed() -> None:
+    """A number with the x32 bit is never looked up as the native call of the same number."""
+    assert classify(0x40000000 | by_number_of("getpid"), (0,) * 6).disposition is Disposition.KILLED
+
+
+def test_entries_answer_completely() -> None:
+    """A refused or answered call has an errno, others have none; handlers are the names of mediated calls."""
+    for entry in table().values():
+        answers = [
+            (entry.disposition, entry.errno),
+            *((case.disposition, case.errno) for case in entry.cases),
+        ]
+        for disposition, number in answers:
+            answered = disposition in (Disposition.REFUSED, Disposition.ANSWERED)
+            assert (number is not None) == answered, entry.name
+        mediated = Disposition.MEDIATED in [disposition for disposition, _ in answers]
+        assert entry.handler == (entry.name if mediated else None)
+        for case in entry.cases:
+            assert case.matches
+            assert all(value & ~mask == 0 for _, mask, value in case.matches), entry.name
+
+
+MEDIATED_NAMES = """
+    openat2 truncate unlinkat renameat2 linkat symlinkat mkdirat mknodat fchmodat fchmodat2 fchownat
+    utimensat setxattr lsetxattr removexattr lremovexattr fchmod fchown fsetxattr fremovexattr execve
+    execveat connect bind listen sendmsg sendmmsg
+""".split()  # noqa: SIM905
+LEGACY_NAMES = """
+    creat unlink rmdir rename renameat link symlink mkdir mknod chmod chown lchown utime utimes futimesat
+""".split()  # noqa: SIM905
+
+
+@pytest.mark.parametrize("name", MEDIATED_NAMES)
+def test_mediated_whatever_the_arguments(name: str) -> None:
+    """Calls with an effect that a policy can speak of are held, for all arguments."""
+    assert native(name) == native(name, *(2**64 - 1,) * 6) == MEDIATED
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="calls of older architectures")
+@pytest.mark.parametrize("name", LEGACY_NAMES)
+def test_legacy_twins_are_mediated_too(name: str) -> None:
+    """The old form of a call is judged as the new one."""
+    assert native(name) == MEDIATED
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        *(
+            (name, errno.EPERM)
+            for name in ("mount", "umount2", "pivot_root", "fsopen", "move_mount", "setns")
+        ),
+        *((name, errno.EPERM) for name in ("ptrace", "process_vm_writev", "process_vm_readv", "pidfd_getfd")),
+        *(
+            (name, errno.EPERM)
+            for name in ("io_uring_setup", "bpf", "perf_event_open", "userfaultfd", "keyctl")
+        ),
+        *(
+            (name, errno.EPERM)
+            for name in ("chroot", "open_by_handle_at", "kcmp", "process_madvise", "reboot")
+        ),
+        ("name_to_handle_at", errno.EOPNOTSUPP),
+        ("landlock_restrict_self", errno.EOPNOTSUPP),
+    ],
+)
+def test_refused(name: str, number: int) -> None:
+    """Ways around the broker are refused, for all arguments."""
+    assert native(name) == native(name, *(2**64 - 1,) * 6) == refused(number)
+
+
+@pytest.mark.parametrize("name", ["clone3", "setxattrat", "removexattrat", "file_setattr", "open_tree_attr"])
+def test_absent(name: str) -> None:
+    """Calls that cannot be judged by their registers, and have a fallback, are not there."""
+    assert native(name) == ABSENT
+
+
+@pytest.mark.parametrize("name", ["read", "close", "lseek", "fstat", "fork", "vfork", "exit_group", "kill"])
+def test_free(name: str) -> None:
+    """Calls on what was decided before never leave the kernel."""
+    if os.uname().machine != "x86_64" and name in ("fork", "vfork"):
+        pytest.skip("not on this architecture")
+    assert native(name) == FREE
+
+
+UNIX, INET, INET6, NETLINK, PACKET, VSOCK = 1, 2, 10, 16, 17, 40
+STREAM, DGRAM, RAW = 1, 2, 3
+GARBAGE = 0xDEADBEEF << 32
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        (("ioctl", 0, 0x5401), FREE),
+        (("ioctl", 0, 0x5412), refused(errno.EPERM)),
+        (("ioctl", 0, 0x5412 | GARBAGE), refused(errno.EPERM)),
+        (("ioctl", 0, 0x541C), refused(errno.EPERM)),
+        (("ioctl", 3, 0x40086602), refused(errno.EOPNOTSUPP)),
+        (("ioctl", 3, 0x80086601), FREE),
+        (("prctl", 4, 0), Classified(Disposition.ANSWERED, 0)),
+        (("prctl", 4 | GARBAGE, 0), Classified(Disposition.ANSWERED, 0)),
+        (("prctl", 4, 1), FREE),
+        (("prctl", 35, 1), refused(errno.EPERM)),
+        (("prctl", 15), FREE),
+        (("clone", 0x01200011), FREE),
+        (("clone", 0x003D0F00), FREE),
+        (("clone", 0x10000011), refused(errno.EPERM)),
+        (("clone", 0x00020011 | GARBAGE), refused(errno.EPERM)),
+        (("unshare", 0x400), FREE),
+        (("unshare", 0x40600), FREE),
+        (("unshare", 0x20000), refused(errno.EPERM)),
+        (("unshare", 0x80), refused(errno.EPERM)),
+        (("sendto", 3, 1, 1, 0, 0, 0), FREE),
+        (("sendto", 3, 1, 1, 0, 1 << 40, 16), MEDIATED),
+        (("openat", 2**64 - 100, 1, 0o10000000), FREE),
+        (("openat", 2**64 - 100, 1, 0), MEDIATED),
+        (("openat", 2**64 - 100, 1, GARBAGE), MEDIATED),
+        (("openat", 2**64 - 100, 1, 0o10000000 << 32), MEDIATED),
+        (("migrate_pages", 0), FREE),
+        (("move_pages", 4711), refused(errno.EPERM)),
+        (("socketpair", UNIX, STREAM), FREE),
+        (("socketpair", 30, STREAM), refused(errno.EAFNOSUPPORT)),
+        (("socket", UNIX, STREAM, 0), FREE),
+        (("socket", UNIX, RAW, 7), FREE),
+        (("socket", INET, STREAM, 6), FREE),
+        (("socket", INET | GARBAGE, STREAM | GARBAGE, GARBAGE), FREE),
+        (("socket", INET6, STREAM | 0o2004000, 0), FREE),
+        (("socket", INET6, DGRAM, 17), FREE),
+        (("socket", INET, STREAM, 17), refused(errno.EPROTONOSUPPORT)),
+        (("socket", INET, STREAM, 262), refused(errno.EPROTONOSUPPORT)),
+        (("socket", INET, STREAM, 132), refused(errno.EPROTONOSUPPORT)),
+        (("socket", INET, DGRAM, 1), refused(errno.EPROTONOSUPPORT)),
+        (("socket", INET, DGRAM, 136), refused(errno.EPROTONOSUPPORT)),
+        (("socket", INET, RAW, 0), refused(errno.EPROTONOSUPPORT)),
+        (("socket", INET, 10, 0), refused(errno.EPROTONOSUPPORT)),
+        (("socket", NETLINK, RAW | 0o2000000, 0), FREE),
+        (("socket", NETLINK, RAW, 15), refused(errno.EPROTONOSUPPORT)),
+        (("socket", PACKET, RAW, 0), refused(errno.EAFNOSUPPORT)),
+        (("socket", VSOCK, STREAM, 0), refused(errno.EAFNOSUPPORT)),
+        (("socket", 38, 5, 0), refused(errno.EAFNOSUPPORT)),
+    ],
+)
+def test_decided_by_arguments(call: tuple[Any, ...], expected: Classified) -> None:
+    """Calls that depend on their registers, with the garbage that may stand above an int."""
+    assert native(*call) == expected
+
+
+def test_the_fingerprint_is_that_of_the_content(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal tables have equal fingerprints, and another disposition gives another."""
+    from rampart_seccomp.kernel import syscalls
+
+    before = fingerprint()
+    assert fingerprint.__wrapped__() == before
+    changed = dict(by_number())
+    changed[by_number_of("mount")] = table()["read"]
+    monkeypatch.setattr(syscalls, "by_number", lambda: changed)
+    assert fingerprint.__wrapped__() != before
