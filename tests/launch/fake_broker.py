@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 from rampart_seccomp.launch import launcher_path, protocol
 
-EXECVE, UNSHARE = {"x86_64": (59, 272), "aarch64": (221, 97)}[platform.machine()]
+EXECVE = {"x86_64": 59, "aarch64": 221}[platform.machine()]
 NOTIFICATION = struct.Struct("=QIIiIQ6Q")  # struct seccomp_notif
 RESPONSE = struct.Struct("=QqiI")  # struct seccomp_notif_resp
 RECV = 0xC0000000 | NOTIFICATION.size << 16 | ord("!") << 8
