@@ -11,7 +11,16 @@ from pathlib import Path
 import pytest
 
 from rampart_seccomp.audit import AuditLog, make_record
-from rampart_seccomp.events import ConnectEvent, Event, ExecEvent, FileEvent, ListenEvent, Operation, Process, RefusedEvent
+from rampart_seccomp.events import (
+    ConnectEvent,
+    Event,
+    ExecEvent,
+    FileEvent,
+    ListenEvent,
+    Operation,
+    Process,
+    RefusedEvent,
+)
 
 PROCESS = Process(
     pid=10, tid=11, start_time=12, executable=b"/usr/bin/cat", argv=(b"cat", b"x"), ancestry=(b"/bin/sh",)
