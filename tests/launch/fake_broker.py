@@ -66,11 +66,11 @@ class FakeSession:
         return self.finished.wait(timeout)
 
     def signal(self, signo: int, *, tree: bool) -> None:
-        self.control.send(protocol.encode(protocol.Signal(signo, tree)))
+        with contextlib.suppress(OSError):  # it has ended
+            self.control.send(protocol.encode(protocol.Signal(signo, tree)))
 
     def kill_tree(self) -> None:
-        with contextlib.suppress(OSError):  # it has ended
-            self.signal(signal.SIGKILL, tree=True)
+        self.signal(signal.SIGKILL, tree=True)
 
     def _serve(self) -> None:
         poll = select.poll()
@@ -183,7 +183,13 @@ class FakeBroker:
     def wrap(
         self, argv: list[bytes], *, program: bytes | None = None, directory: bytes | None = None
     ) -> FakeWrapped:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        # Above 2: subprocess puts the command's standard streams there.
+        ours, theirs = (
+            socket.socket(fileno=fcntl.fcntl(end.fileno(), fcntl.F_DUPFD_CLOEXEC, 3)) for end in pair
+        )
+        for end in pair:
+            end.close()
         session = FakeSession(self, ours)
         prefix = [launcher_path(), str(theirs.fileno()), program or b"", "--"]
         return FakeWrapped([*prefix, *argv], theirs, session)

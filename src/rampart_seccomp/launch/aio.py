@@ -133,6 +133,7 @@ async def create_subprocess_exec(
         )
     except BaseException:
         supervision.abandon()
+        await asyncio.shield(asyncio.to_thread(supervision.settle, SETTLE_SECONDS))
         raise
     process = Process(transport, protocol, loop, supervision)
     try:
@@ -141,7 +142,7 @@ async def create_subprocess_exec(
     except BaseException as error:
         supervision.abandon()
         # Not closed before it has ended: closing kills the launcher, which would leave the tree to itself.
-        await asyncio.shield(asyncio.subprocess.Process.wait(process))
+        await asyncio.shield(process.wait())
         transport.close()
         if isinstance(error, OSError):
             command.blame(error)

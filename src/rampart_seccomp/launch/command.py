@@ -72,10 +72,9 @@ class Supervision:
         return self.wrapped.session
 
     def abandon(self) -> None:
-        """End whatever was started."""
+        """Have whatever was started killed; `settle` waits for that."""
         self.wrapped.close()
         self.session.kill_tree()
-        self.close()
 
     def close(self) -> None:
         """Close the broker if nobody else can have a use for it. May be called again."""

@@ -123,6 +123,7 @@ class Popen(subprocess.Popen[AnyStr]):
             )
         except BaseException:
             self._supervision.abandon()
+            self._supervision.settle(SETTLE_SECONDS)
             raise
         # typeshed has no word for what subprocess.Popen really accepts and keeps here.
         self.args = args  # type: ignore[assignment]
@@ -141,6 +142,7 @@ class Popen(subprocess.Popen[AnyStr]):
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGCONT)
         super().wait()
+        self._supervision.settle(SETTLE_SECONDS)
         for stream in (self.stdin, self.stdout, self.stderr):
             if stream is not None:
                 stream.close()
