@@ -7,8 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conftest import package_path
+import rampart_seccomp
 
+PACKAGE_PATH = str(Path(rampart_seccomp.__file__).parent.parent)
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
 
@@ -23,7 +24,7 @@ def test_minimal_broker(tmp_path: Path) -> None:
 
     done = subprocess.run(
         [sys.executable, EXAMPLES / "minimal_broker.py", "sh", "-c", script],
-        env={**os.environ, "HOME": str(home), "PYTHONPATH": os.pathsep.join(package_path())},
+        env={**os.environ, "HOME": str(home), "PYTHONPATH": PACKAGE_PATH},
         capture_output=True,
         text=True,
         timeout=60,
