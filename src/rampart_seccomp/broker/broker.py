@@ -102,7 +102,7 @@ class Broker:
         self._filter = load_filter()
         checked(lib.rs_interrupt_prepare(), "rt_sigaction")
         self._own_audit = audit is not None and isinstance(audit, (str, bytes, os.PathLike))
-        self._audit = _open_audit(audit)
+        self._audit = _open_audit(audit, policy)
         self._records_allowed = self._audit is not None and policy.audit == "all"
         self._names_lock = threading.Lock()
         self._vigil = Vigil()
@@ -256,11 +256,11 @@ class Broker:
             return
 
 
-def _open_audit(audit: Path | AuditLog | None) -> AuditLog | None:
+def _open_audit(audit: Path | AuditLog | None, policy: Policy) -> AuditLog | None:
     if isinstance(audit, (str, bytes, os.PathLike)):
         from rampart_seccomp.audit import AuditLog
 
-        return AuditLog(audit)
+        return AuditLog(audit, about={"policy": policy.source, "fingerprint": policy.fingerprint})
     return audit
 
 

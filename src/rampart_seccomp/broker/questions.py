@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import inspect
 import threading
@@ -73,6 +72,8 @@ def _answer(callable_: Approver, event: Event, deadline: float | None, notificat
         try:
             answer: Any = callable_(event)
             if inspect.isawaitable(answer):
+                import asyncio
+
                 answer = asyncio.run(_wait(answer))
             future.set_result(answer)
         except BaseException as error:  # whatever an approver raises is a denial
