@@ -166,10 +166,11 @@ from fake_broker import FakeBroker
 from rampart_seccomp.launch import run
 command = ["grep", "-E", "^(SigBlk|SigIgn|SigCgt|ShdPnd)", "/proc/self/status"]
 options = dict(stdout=subprocess.PIPE, restore_signals=sys.argv[1] == "True", text=True)
-print(subprocess.run(command, **options).stdout)
+# With pass_fds subprocess does not use posix_spawn, in which glibc ignores signals 32 and 33.
+print(subprocess.run(command, pass_fds=[2], **options).stdout)
 signal.signal(signal.SIGHUP, signal.SIG_IGN)
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1, signal.SIGTERM, 40])
-bare = subprocess.run(command, **options).stdout
+bare = subprocess.run(command, pass_fds=[2], **options).stdout
 print(bare)
 print(run(command, broker=FakeBroker(), **options).stdout)
 """
