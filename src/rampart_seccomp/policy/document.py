@@ -102,7 +102,7 @@ def _hint(text: str, line: int | None) -> str | None:
     written = lines[line - 1] if line is not None and line <= len(lines) else ""
     if "\t" in written[: len(written) - len(written.lstrip())]:
         return "indent with spaces"
-    if re.search(r"(^|[\s,\[:-])[@*!&%`]", written) or re.search(r"[\[\]{}].*[\[\]{}]", written):
+    if re.search(r"(^|[\s,\[:-])[@*!&%`]", written) or re.search(r"\[[^\]]*\[|\]:", written):
         return 'quote this pattern: "…"'
     return None
 
@@ -121,7 +121,7 @@ class _Reader:
             event = self._next()
         if type(event).__name__ == "StreamEndEvent":
             raise PolicyError("the file is empty", file=self._file, hint="begin with 'version: 1'")
-        node = self._node(event, 0)
+        node = self._node(event, 0, "")
         event = self._next()
         while type(event).__name__ == "DocumentEndEvent":
             event = self._next()
@@ -132,46 +132,48 @@ class _Reader:
     def _next(self) -> Any:
         return next(self._events)
 
-    def _node(self, event: Any, depth: int) -> Node:
+    def _node(self, event: Any, depth: int, path: str) -> Node:
         kind = type(event).__name__
         line = event.start_mark.line + 1
         if kind == "AliasEvent":
-            self._fail(event, f"'*{event.anchor}' is a YAML alias", f'quote this pattern: "*{event.anchor}"')
+            hint = f'quote this pattern: "*{event.anchor}"'
+            self._fail(event, f"'*{event.anchor}' is a YAML alias", hint, path)
         if event.anchor is not None:
-            self._fail(event, f"'&{event.anchor}' is a YAML anchor", "write the value out, or quote it")
+            self._fail(event, f"'&{event.anchor}' is a YAML anchor", "write the value out, or quote it", path)
         if event.tag is not None:
-            self._fail(
-                event, "a YAML tag ('!…') has no place in a policy", "quote the value if it begins with '!'"
-            )
+            hint = "quote the value if it begins with '!'"
+            self._fail(event, "a YAML tag ('!…') has no place in a policy", hint, path)
         if depth >= MAX_DEPTH:
             self._fail(event, "nested too deeply")
         if kind == "ScalarEvent":
             return Scalar(event.value, _plain(event.value) if event.implicit[0] else event.value, line)
         if kind == "SequenceStartEvent":
-            return Items(tuple(self._items(depth)), line)
-        return Pairs(tuple(self._pairs(depth)), line)
+            return Items(tuple(self._items(depth, path)), line)
+        return Pairs(tuple(self._pairs(depth, path)), line)
 
-    def _items(self, depth: int) -> Iterator[Node]:
+    def _items(self, depth: int, path: str) -> Iterator[Node]:
+        index = 0
         while type(event := self._next()).__name__ != "SequenceEndEvent":
-            yield self._node(event, depth + 1)
+            yield self._node(event, depth + 1, f"{path}[{index}]")
+            index += 1
 
-    def _pairs(self, depth: int) -> Iterator[tuple[Scalar, Node]]:
+    def _pairs(self, depth: int, path: str) -> Iterator[tuple[Scalar, Node]]:
         seen: dict[str, int] = {}
         while type(event := self._next()).__name__ != "MappingEndEvent":
-            key = self._node(event, depth + 1)
+            key = self._node(event, depth + 1, path)
             if not isinstance(key, Scalar):
-                self._fail(event, f"{key.kind} cannot be a key")
+                self._fail(event, f"{key.kind} cannot be a key", path=path)
+            here = f"{path}.{key.text}" if path else key.text
             if key.text in seen:
-                self._fail(
-                    event,
-                    f"the key {key.text!r} is there twice",
-                    f"the first one is on line {seen[key.text]}",
-                )
+                hint = f"the first one is on line {seen[key.text]}"
+                self._fail(event, f"the key {key.text!r} is there twice", hint, here)
             seen[key.text] = key.line
-            yield key, self._node(self._next(), depth + 1)
+            yield key, self._node(self._next(), depth + 1, here)
 
-    def _fail(self, event: Any, problem: str, hint: str | None = None) -> NoReturn:
-        raise PolicyError(problem, file=self._file, line=event.start_mark.line + 1, hint=hint)
+    def _fail(self, event: Any, problem: str, hint: str | None = None, path: str = "") -> NoReturn:
+        raise PolicyError(
+            problem, file=self._file, line=event.start_mark.line + 1, key=path or None, hint=hint
+        )
 
 
 def _plain(text: str) -> Plain:

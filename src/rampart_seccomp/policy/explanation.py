@@ -127,8 +127,9 @@ def suggest(matcher: Matcher, event: Event, decision: Decision) -> str | None:
         except ValueError:
             fits = False
         change = f"add {_quoted(pattern)} to `except` of" if fits else f"narrow `{key}` of"
-        further = _further(matcher, event, decision, key, pattern)
-        return f"if it must be: {change} {where}{further}"
+        source = matcher.policy.source or ""
+        copy = f"in a copy of the {source.replace(':', ' ')}, " if source.startswith("profile:") else ""
+        return f"{copy}{change} {where}{_further(matcher, event, decision, key, pattern)}"
     return _allowing(event, key, pattern)
 
 

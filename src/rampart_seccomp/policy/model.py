@@ -46,10 +46,14 @@ KINDS: Mapping[str, tuple[frozenset[Operation], Callable[[str], object]]] = Mapp
 """The keys that match: the operations they apply to, and the parser of their entries."""
 
 
+def _text(value: Any) -> str:
+    return str(value) if isinstance(value, int) else os.fsdecode(value)
+
+
 def _texts(value: Any) -> tuple[str, ...]:
-    if isinstance(value, (str, bytes, os.PathLike)):
-        return (os.fsdecode(value),)
-    return tuple(os.fsdecode(each) for each in value)
+    if isinstance(value, (str, bytes, os.PathLike, int)):
+        return (_text(value),)
+    return tuple(map(_text, value))
 
 
 def _rules(value: Iterable[Rule]) -> tuple[Rule, ...]:
@@ -58,12 +62,6 @@ def _rules(value: Iterable[Rule]) -> tuple[Rule, ...]:
 
 def _tests(value: Iterable[PolicyTest]) -> tuple[PolicyTest, ...]:
     return tuple(value)
-
-
-def _port_texts(value: Any) -> tuple[str, ...]:
-    if isinstance(value, (int, str)):
-        return (str(value),)
-    return tuple(str(each) for each in value)
 
 
 @attrs.frozen(kw_only=True)
@@ -95,7 +93,7 @@ class Rule:
     paths: tuple[str, ...] = attrs.field(default=(), converter=_texts)
     commands: tuple[str, ...] = attrs.field(default=(), converter=_texts)
     hosts: tuple[str, ...] = attrs.field(default=(), converter=_texts)
-    ports: tuple[str, ...] = attrs.field(default=(), converter=_port_texts)
+    ports: tuple[str, ...] = attrs.field(default=(), converter=_texts)
     except_: tuple[str, ...] = attrs.field(default=(), converter=_texts)
     message: str | None = None
     errno: int | None = attrs.field(default=None, converter=to_errno)

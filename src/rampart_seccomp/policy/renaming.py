@@ -75,14 +75,17 @@ def _lost(matcher: Matcher, operation: Operation, old: State, new: State, direct
     entries = matcher.entries[operation]
     before = [region for entry in entries for region in _regions(entry, operation, old, directory)]
     after = [region for entry in entries for region in _regions(entry, operation, new, directory)]
-    for region in before:
-        level = region.entry.level
-        if level and not _covered(region, (other for other in after if other.entry.level >= level)):
-            rule = region.entry.rule
-            return Decision(verdict="deny", operation=operation, rule=rule, reason=region.entry.reason)
     default = matcher.default(operation)
     # Unix sockets made outside the tree are denied unless a rule speaks, whatever the default says.
     level = 2 if operation is Operation.CONNECT else VERDICTS.index(default.verdict)
+    # Those made inside are allowed unless a rule speaks.
+    floor = min([0 if operation is Operation.CONNECT else level, *(region.entry.level for region in after)])
+    for region in before:
+        if floor >= region.entry.level:
+            continue
+        if not _covered(region, (other for other in after if other.entry.level >= region.entry.level)):
+            entry = region.entry
+            return Decision(verdict="deny", operation=operation, rule=entry.rule, reason=entry.reason)
     stricter = [region for region in after if region.entry.level >= level]
     for region in after:
         if region.entry.level < level and not _covered(region, [*before, *stricter]):

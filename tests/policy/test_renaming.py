@@ -1,0 +1,174 @@
+"""Re-naming must not widen."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+import strategies
+from rampart_seccomp.events import ConnectEvent, ExecEvent, FileEvent
+from rampart_seccomp.policy import Matcher, Policy, allow, ask, deny
+from rampart_seccomp.policy.terms import FILE_OPERATIONS, VERDICTS
+from strategies import DIRECTORY, HOME
+
+
+def matcher(*rules: object, default: dict[str, str] | None = None, **extra: object) -> Matcher:
+    return Policy(rules=rules, default=default or {"read": "allow"}).matcher(
+        home=HOME, directory=DIRECTORY, **extra
+    )
+
+
+def strictness(bound: Matcher, path: bytes, argv: tuple[bytes, ...]) -> dict[str, int]:
+    """Judge every operation on one path."""
+    events = [FileEvent(operation=operation, path=path) for operation in FILE_OPERATIONS]
+    decided = {str(event.operation): bound.decide(event).verdict for event in events}
+    decided["exec"] = bound.decide(ExecEvent(path=path, argv=argv)).verdict
+    for in_tree in (False, True):
+        event = ConnectEvent(protocol="unix", socket=path, in_tree=in_tree)
+        decided[f"connect{in_tree:d}"] = bound.decide(event).verdict
+    return {operation: VERDICTS.index(verdict) for operation, verdict in decided.items()}
+
+
+class TestSound:
+    @strategies.bounded
+    @given(
+        strategies.policies(),
+        strategies.paths(3),
+        strategies.paths(3),
+        strategies.suffixes(),
+        st.lists(st.sampled_from([b"x", b"push", b"a"]), max_size=3).map(tuple),
+    )
+    def test_directory(
+        self, policy: Policy, old: bytes, new: bytes, suffix: bytes, argv: tuple[bytes, ...]
+    ) -> None:
+        """If a directory may be renamed, nothing beneath it is less restricted afterwards."""
+        bound = policy.matcher(home=HOME, directory=DIRECTORY)
+        if bound.widens(old, new, directory=True) is None:
+            before = strictness(bound, old + suffix, argv)
+            after = strictness(bound, new + suffix, argv)
+            if not suffix:
+                # A directory is never executed.
+                before["exec"] = after["exec"] = 0
+            assert all(after[operation] >= before[operation] for operation in before)
+
+    @strategies.bounded
+    @given(
+        strategies.policies(),
+        strategies.paths(3),
+        strategies.paths(3),
+        st.lists(st.sampled_from([b"x", b"push", b"a"]), max_size=3).map(tuple),
+    )
+    def test_file(self, policy: Policy, old: bytes, new: bytes, argv: tuple[bytes, ...]) -> None:
+        """If a file may be renamed, it is not less restricted afterwards."""
+        bound = policy.matcher(home=HOME, directory=DIRECTORY)
+        if bound.widens(old, new, directory=False) is None:
+            before, after = strictness(bound, old, argv), strictness(bound, new, argv)
+            assert all(after[operation] >= before[operation] for operation in before)
+
+    @strategies.bounded
+    @given(strategies.policies(), strategies.paths(3), st.booleans())
+    @example(Policy(rules=[deny("read", paths=["/**"], name="r")]), b"/a", True)
+    def test_not_vacuous(self, policy: Policy, path: bytes, directory: bool) -> None:
+        """Keeping a name is always fine, so that the properties above judge something."""
+        assert policy.matcher(home=HOME, directory=DIRECTORY).widens(path, path, directory=directory) is None
+
+    @strategies.bounded
+    @given(strategies.policies(), strategies.paths(3), strategies.paths(3))
+    def test_file_exact_without_commands(self, policy: Policy, old: bytes, new: bytes) -> None:
+        """For a file and path conditions the answer is exact on what rules deny: no needless refusal."""
+        if any(rule.commands for rule in policy.rules):
+            return
+        bound = policy.matcher(home=HOME, directory=DIRECTORY)
+        lost = bound.widens(old, new, directory=False)
+        before, after = strictness(bound, old, ()), strictness(bound, new, ())
+        if lost is not None:
+            key = str(lost.operation)
+            judged = [name for name in before if name.startswith(key)]
+            assert any(after[name] < before[name] for name in judged)
+
+
+SECRETS = deny(["read", "write"], paths=["~/.ssh/**", "./**/.env"], except_=["~/.ssh/*.pub"], name="secrets")
+PROJECT = allow("write", paths=["./**", "@tmp"], name="project")
+
+
+class TestDirectories:
+    @pytest.mark.parametrize(
+        ("old", "new", "lost"),
+        [
+            (b"/h/.ssh", b"/h/x", "secrets"),
+            (b"/h/.ssh", b"/h/p/x", "secrets"),
+            (b"/h", b"/h2", "secrets"),
+            (b"/h/p/a", b"/h/p/b", None),
+            (b"/h/p/a", b"/h/p/b/c/d", None),
+            (b"/tmp/a", b"/h/p/b", None),
+            (b"/h/p/a", b"/tmp/b", "secrets"),
+            (b"/h/p/.env", b"/h/p/env", "secrets"),
+            (b"/h/x", b"/h/p/x", "default create: deny"),
+            (b"/h/x", b"/h/y", None),
+            (b"/h/x", b"/h/.ssh/y", None),
+        ],
+    )
+    def test_moves(self, old: bytes, new: bytes, lost: str | None) -> None:
+        """A move is refused by the rule (or the default) whose protection would be lost."""
+        decision = matcher(SECRETS, PROJECT).widens(old, new, directory=True)
+        assert lost == (None if decision is None else decision.where)
+        assert decision is None or decision.verdict == "deny"
+
+    def test_exceptions_count(self) -> None:
+        """A place that the rule excepts does not take what the rule covered elsewhere."""
+        bound = matcher(deny("read", paths=["./**/.env"], except_=["./vendor/**"], name="r"))
+        assert bound.widens(b"/h/p/a", b"/h/p/b", directory=True) is None
+        assert bound.widens(b"/h/p/vendor/a", b"/h/p/vendor/b", directory=True) is None
+        assert bound.widens(b"/h/p/vendor/a", b"/h/p/b", directory=True) is None
+        lost = bound.widens(b"/h/p/a", b"/h/p/vendor/a", directory=True)
+        assert lost is not None
+        assert lost.rule is not None
+        assert lost.rule.name == "r"
+
+    def test_asked_is_kept(self) -> None:
+        """What is asked stays asked, or becomes denied."""
+        bound = matcher(
+            ask("read", paths=["/a/**"], name="asked"),
+            ask("read", paths=["/b/**"], name="asked-too"),
+            deny("read", paths=["/c/**"], name="denied"),
+        )
+        assert bound.widens(b"/a/x", b"/b/x", directory=True) is None
+        assert bound.widens(b"/a/x", b"/c/x", directory=True) is None
+        lost = bound.widens(b"/a/x", b"/d", directory=True)
+        assert lost is not None
+        assert lost.where == "asked"
+
+    def test_protected(self) -> None:
+        """Rampart's own files are not moved away, nor any directory above them, nor opened elsewhere."""
+        bound = matcher(allow("write", name="all"), protected=[b"/r/audit"])
+        for old in (b"/r/audit", b"/r", b"/r/audit/x"):
+            lost = bound.widens(old, b"/x", directory=True)
+            assert lost is not None
+            assert lost.where == "built-in: Rampart's own files"
+        assert bound.widens(b"/r/other", b"/x", directory=True) is None
+
+    def test_unix_sockets(self) -> None:
+        """A directory is not moved to where a rule opens unix sockets."""
+        bound = matcher(allow("write", name="all"), allow("connect", hosts=["unix:./run/**"], name="sockets"))
+        assert bound.widens(b"/h/p/a", b"/h/p/b", directory=True) is None
+        assert bound.widens(b"/h/p/a", b"/h/p/run/a", directory=True) is not None
+
+
+class TestPrograms:
+    def test_a_denied_command_keeps_its_name(self) -> None:
+        """A program that a rule judges by base name cannot be renamed out of the rule."""
+        bound = matcher(
+            deny("exec", commands=["git push **"], name="push"), default={"exec": "allow", "read": "allow"}
+        )
+        assert bound.widens(b"/h/git", b"/h/x/git", directory=False) is None
+        assert bound.widens(b"/h/git", b"/h/gat", directory=False) is not None
+        assert bound.widens(b"/h/gat", b"/h/git", directory=False) is None
+        assert bound.widens(b"/h/bin", b"/h/bin2", directory=True) is None
+        assert bound.widens(b"/h/git", b"/h/git2", directory=True) is None
+
+    def test_an_allowed_command_is_not_taken_over(self) -> None:
+        """Where exec is denied by default, nothing is renamed to a name that a rule allows."""
+        bound = matcher(allow("exec", commands=["git **"], name="git"))
+        assert bound.widens(b"/h/evil", b"/h/git", directory=False) is not None
+        assert bound.widens(b"/h/evil", b"/h/good", directory=False) is None
