@@ -182,13 +182,15 @@ static pid_t parent_of(pid_t pid)
 }
 
 /*
- * 1 if `pid` is `launcher` or descends from it, else 0.
+ * 1 if `pid` descends from `launcher`, else 0: the launcher itself is Rampart's, not the tree's.
  *
  * The launcher is a subreaper, so that an orphan becomes its child. A process that ends while the chain is walked
  * breaks it; walking again then finds the new parent.
  */
 int rs_in_tree(pid_t pid, pid_t launcher)
 {
+    if (pid == launcher)
+        return 0;
     for (int attempt = 0; attempt < 3; attempt++) {
         pid_t at = pid;
         for (int depth = 0; depth < 4096; depth++) {

@@ -23,6 +23,7 @@ from rampart_seccomp.broker.session import Session
 from rampart_seccomp.calls.call import Setting, Vigil
 from rampart_seccomp.calls.shim import checked, lib
 from rampart_seccomp.errors import AuditError, BrokerClosed
+from rampart_seccomp.events import Operation
 from rampart_seccomp.kernel.filter import cache_directory, load_filter
 from rampart_seccomp.launch.handover import offer
 from rampart_seccomp.policy import Policy
@@ -135,7 +136,12 @@ class Broker:
             home=self._home, directory=os.path.realpath(where), protected=self._protected()
         )
         setting = Setting(names=self._names_lock, vigil=self._vigil)
-        given = offer(self._filter.program, arguments, None if program is None else os.fsencode(program))
+        given = offer(
+            self._filter.program,
+            arguments,
+            None if program is None else os.fsencode(program),
+            cores=_creates_anywhere(self.policy),
+        )
         name = os.fsencode(arguments[0] if program is None else program)
         with self._lock:
             if self._closed:
@@ -262,6 +268,15 @@ def _open_audit(audit: Path | AuditLog | None, policy: Policy) -> AuditLog | Non
 
         return AuditLog(audit, about={"policy": policy.source, "fingerprint": policy.fingerprint})
     return audit
+
+
+def _creates_anywhere(policy: Policy) -> bool:
+    """Tell whether files may be created just anywhere: only then may a core dump."""
+    rules = [rule for rule in policy.rules if Operation.CREATE in rule.operations]
+    open_to_all = any(rule.verdict == "allow" and not rule.paths and not rule.except_ for rule in rules)
+    return all(rule.verdict == "allow" for rule in rules) and (
+        open_to_all or policy.default[Operation.CREATE] == "allow"
+    )
 
 
 def _close_all() -> None:

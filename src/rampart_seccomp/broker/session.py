@@ -25,7 +25,7 @@ from rampart_seccomp.calls.shim import lib
 from rampart_seccomp.errors import BrokerClosed, TargetGone
 from rampart_seccomp.events import Event, Operation, RefusedEvent
 from rampart_seccomp.launch import protocol
-from rampart_seccomp.launch.handover import accept, start_error
+from rampart_seccomp.launch.handover import accept, receive, start_error
 
 if TYPE_CHECKING:
     from rampart_seccomp.broker.broker import Broker
@@ -67,6 +67,7 @@ class Session:
         self._listener: Listener | None = None
         self._settled = threading.Event()
         self._error: BaseException | None = None
+        self._launcher = -1
         self._orphaned = False
         self._wake, self._woken = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._sending = threading.Lock()
@@ -126,6 +127,7 @@ class Session:
     def kill_tree(self) -> None:
         """SIGKILL to every process of the tree."""
         self.signal(signal.SIGKILL, tree=True)
+        self._wake_launcher()
 
     def close(self) -> None:
         """End the tree: the launcher kills it when the control socket closes."""
@@ -154,8 +156,7 @@ class Session:
             self._settled.set()
 
     def _end(self) -> None:
-        with self._sending:
-            self._control.close()
+        self._see_off_launcher()
         # The last calls are recorded, and use the listener, before it is gone; a stuck one is not waited for.
         with self._quiet:
             idle = self._quiet.wait_for(lambda: self._at_work == 0, _LAST_WORDS)
@@ -168,6 +169,32 @@ class Session:
         self._broker._forget(self)
         self.finished.set()
 
+    def _see_off_launcher(self) -> None:
+        """Tell the launcher to end the tree, if it is still there, and wait until it has."""
+        self._wake_launcher()
+        with self._sending:
+            try:
+                self._control.shutdown(socket.SHUT_WR)
+                poll = select.poll()
+                poll.register(self._control, select.POLLIN)
+                deadline = time.monotonic() + _LAST_WORDS
+                while poll.poll(max(0, deadline - time.monotonic()) * 1000) and receive(self._control)[0]:
+                    continue
+            except OSError:
+                pass  # it is gone already
+            self._control.close()
+        if self._launcher >= 0:
+            os.close(self._launcher)
+            self._launcher = -1
+
+    def _wake_launcher(self) -> None:
+        """A launcher that was stopped along with its command hears no order."""
+        if self._launcher >= 0:
+            try:
+                signal.pidfd_send_signal(self._launcher, signal.SIGCONT)
+            except OSError:
+                return
+
     def _hand_over(self) -> bool:
         """Receive the listener and let the command go; False if the session was closed first."""
         poll = select.poll()
@@ -179,6 +206,7 @@ class Session:
         self._listener = taken.listener
         self.command_pid = taken.command_pid
         self.scoped = taken.scoped
+        self._launcher = os.pidfd_open(taken.listener.launcher)
         self._control.send(protocol.encode(protocol.Go()))
         return True
 
@@ -208,10 +236,9 @@ class Session:
 
     def _hear(self) -> bool:
         """Take one message of the launcher; False at its end."""
-        try:
-            packet = self._control.recv(protocol.MAX_PACKET)
-        except ConnectionResetError:
-            packet = b""
+        packet, fds = receive(self._control)
+        for fd in fds:
+            os.close(fd)
         message = protocol.decode(packet) if packet else None
         if isinstance(message, protocol.Started):
             self._settled.set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
 from collections.abc import Iterable
@@ -21,7 +22,7 @@ from rampart_seccomp.errors import (
 from rampart_seccomp.launch import protocol
 from rampart_seccomp.launch.locate import launcher_path
 
-__all__ = ["HandOver", "Offer", "accept", "offer", "start_error"]
+__all__ = ["HandOver", "Offer", "accept", "offer", "receive", "start_error"]
 
 _WAIT_KILLABLE_RECV = 1 << 5  # SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, Linux 5.19
 
@@ -61,21 +62,31 @@ class HandOver:
     scoped: bool
 
 
-def offer(filter_program: bytes, argv: Iterable[str | bytes], program: bytes | None = None) -> Offer:
+def offer(
+    filter_program: bytes,
+    argv: Iterable[str | bytes],
+    program: bytes | None = None,
+    *,
+    cores: bool = True,
+) -> Offer:
     """Prepare the start of a command.
 
     Args:
         filter_program: BPF as packed ``struct sock_filter``.
         argv: The command and its arguments.
         program: File to execute in place of ``argv[0]``; None: look it up through PATH.
+        cores: Leave core dumps as they are: they are files that no file call makes.
 
     Raises:
         LauncherMissing: The package was installed without its launcher.
     """
     launcher = launcher_path()
-    control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    control, theirs = (
+        _above_standard(end) for end in socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    )
     try:
-        start = protocol.Start(filter_program, protocol.StartFlag.SCOPE, _WAIT_KILLABLE_RECV)
+        flags = protocol.StartFlag.SCOPE if cores else protocol.StartFlag.SCOPE | protocol.StartFlag.NO_CORES
+        start = protocol.Start(filter_program, flags, _WAIT_KILLABLE_RECV)
         ourselves = os.pidfd_open(os.getpid())
         try:
             socket.send_fds(control, [protocol.encode(start)], [ourselves])
@@ -86,6 +97,12 @@ def offer(filter_program: bytes, argv: Iterable[str | bytes], program: bytes | N
         theirs.close()
         raise
     return Offer([launcher, str(theirs.fileno()), program or "", "--", *argv], control, theirs)
+
+
+def _above_standard(end: socket.socket) -> socket.socket:
+    """Move a socket away from 0 to 2, which a spawner lays the standard streams of the command over."""
+    with end:
+        return socket.socket(fileno=fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 3))
 
 
 def accept(control: socket.socket, name: bytes) -> HandOver:
@@ -100,7 +117,7 @@ def accept(control: socket.socket, name: bytes) -> HandOver:
         TargetUnreadable: The child's memory cannot be read, or another process has its number here.
         KernelSupportError: The child sees other names than the broker does.
     """
-    packet, fds, _, _ = socket.recv_fds(control, protocol.MAX_PACKET, 1, socket.MSG_CMSG_CLOEXEC)
+    packet, fds = receive(control)
     message = protocol.decode(packet) if packet else None
     if not isinstance(message, protocol.Listener) or len(fds) != 1:
         for fd in fds:
@@ -114,6 +131,17 @@ def accept(control: socket.socket, name: bytes) -> HandOver:
         listener.close()
         raise
     return HandOver(listener, message.child_pid, message.scoped)
+
+
+def receive(control: socket.socket) -> tuple[bytes, list[int]]:
+    """Receive one packet of the launcher, with its descriptors; empty at its end."""
+    for _ in range(2):
+        try:
+            packet, fds, _, _ = socket.recv_fds(control, protocol.MAX_PACKET, 1, socket.MSG_CMSG_CLOEXEC)
+        except ConnectionResetError:
+            continue  # it ended with an order unread; what it said before is still queued behind this error
+        return packet, fds
+    return b"", []
 
 
 def start_error(message: protocol.Message | None, name: bytes, denied_by: str | None = None) -> Exception:
