@@ -9,7 +9,7 @@ import attrs
 import pytest
 
 from rampart_seccomp.events import ConnectEvent, Event, ExecEvent, FileEvent, ListenEvent, Operation
-from rampart_seccomp.policy import Matcher, Policy, Rule, allow, ask, deny, explain
+from rampart_seccomp.policy import Matcher, Policy, Rule, allow, ask, deny, explain, suggest
 
 HOME = b"/h"
 DIRECTORY = b"/h/p"
@@ -107,6 +107,13 @@ class TestSuggestions:
         text = explain(bind(policy), FileEvent(operation=Operation.CREATE, path=b"/a/x")).suggestion
         assert "rule 'one'" in text
         assert "rule 'two', which says ask" in text
+
+    def test_renaming(self) -> None:
+        """What a rename would lift out of a rule is not helped by an exception for the new name."""
+        matcher = bind(Policy(rules=[deny("read", paths=["./.env"], name="secrets"), allow("write")]))
+        lost = matcher.widens(b"/h/p/.env", b"/h/p/x", directory=False)
+        text = suggest(matcher, FileEvent(operation=Operation.CREATE, path=b"/h/p/x"), lost)
+        assert text == "copy instead what may be read: under the new name secrets would no longer hold"
 
     def test_profile(self) -> None:
         """A shipped profile is not edited in place."""

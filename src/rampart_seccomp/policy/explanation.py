@@ -110,12 +110,19 @@ def _object(event: Event) -> str:
 def suggest(matcher: Matcher, event: Event, decision: Decision) -> str | None:
     """Give the smallest change that would allow what was denied or asked; None if it is allowed.
 
+    Args:
+        matcher: Judged the event.
+        event: What was judged.
+        decision: What `Matcher.decide` said about it, or `Matcher.widens` about the rename it is part of.
+
     The text is unescaped: escape it before it goes to a terminal.
     """
     if decision.verdict == "allow":
         return None
     if decision.reason == PROTECTED:
         return "nothing does; Rampart's own files are out of reach under every policy"
+    if decision != matcher.decide(event):
+        return f"copy instead what may be read: under the new name {decision.where} would no longer hold"
     key, pattern = _pattern(matcher, event)
     if decision.rule is not None:
         rule = decision.rule
