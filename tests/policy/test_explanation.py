@@ -110,7 +110,8 @@ class TestSuggestions:
 
     def test_renaming(self) -> None:
         """What a rename would lift out of a rule is not helped by an exception for the new name."""
-        matcher = bind(Policy(rules=[deny("read", paths=["./.env"], name="secrets"), allow("write")]))
+        rule = deny("read", paths=["./.env"], name="secrets")
+        matcher = bind(Policy(rules=[rule, allow("write")], default={"read": "allow"}))
         lost = matcher.widens(b"/h/p/.env", b"/h/p/x", directory=False)
         text = suggest(matcher, FileEvent(operation=Operation.CREATE, path=b"/h/p/x"), lost)
         assert text == "copy instead what may be read: under the new name secrets would no longer hold"
