@@ -87,16 +87,15 @@ class Project:
         return self.bare([*command, *flags, "--", *argv], **options)
 
     def records(self) -> list[dict[str, Any]]:
-        """All records of the audit log, oldest first."""
+        """The decisions in the audit log, oldest first; records about a session as such are left out."""
         if not self.audit.exists():
             return []
-        return [json.loads(line) for line in self.audit.read_text().splitlines()]
+        records = [json.loads(line) for line in self.audit.read_text().splitlines()]
+        return [record for record in records if "verdict" in record]
 
     def denials(self, rule: str) -> list[dict[str, Any]]:
         """The audit records of what this rule denied."""
-        return [
-            record for record in self.records() if record.get("rule") == rule and record["verdict"] == "deny"
-        ]
+        return [record for record in self.records() if (record["rule"], record["verdict"]) == (rule, "deny")]
 
 
 def package_path() -> list[str]:

@@ -45,15 +45,23 @@ def calls(project: Any, attacker: Callable[..., Path]) -> Callable[..., Any]:
 
 @pytest.fixture
 def race(project: Any, attacker: Callable[..., Path]) -> Callable[..., Any]:
-    """Run src/race.c behind a policy, or bare (policy None); gives its counters."""
+    """Run src/race.c behind a policy; gives its counters. Before that, bare until it is won, as a control."""
     program = attacker("race")
 
     def make(
-        flipper: str, call: str, tries: int, seconds: float, names: Sequence[Any], policy: Any, **options: Any
+        flipper: str,
+        call: str,
+        amount: tuple[int, float],
+        names: Sequence[Any],
+        policy: Any,
+        **variables: Any,
     ) -> dict[str, int]:
+        tries, seconds = amount
         argv = [program, flipper, call, str(tries), str(seconds), *names]
-        options = {"timeout": seconds + 60} | options
-        done = project.bare(argv, **options) if policy is None else project.run(argv, policy, **options)
+        if policy is None:
+            done = project.bare(argv, env={"UNTIL_WIN": "1"} | variables)
+        else:
+            done = project.run(argv, policy, env=variables, timeout=seconds + 60)
         assert done.returncode == 0, done.stderr
         counters: dict[str, int] = json.loads(done.stdout)
         return counters

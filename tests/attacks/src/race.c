@@ -11,7 +11,8 @@
  *   link     a forked child renames "DENIED" (a second link) and the fixed name ALLOWED into each other
  * CALL "dirfd" and "cwd" open the fixed name "f" below a directory that a thread swaps with dup2 or fchdir.
  *
- * Prints one JSON object. A "win" is an effect on the denied object, found by looking at the object itself.
+ * Variables: VICTIM and UNDO are names of the denied and the allowed object that do not change; with UNTIL_WIN
+ * the first win ends the race. Prints one JSON object. A "win" is an effect on the denied object, found by looking at the object itself.
  */
 #include "attacker.h"
 
@@ -40,7 +41,8 @@ static const char *allowed, *denied; /* the two spellings; never written to */
 static size_t place;                 /* the byte in which they differ */
 static char side[1100];              /* a second, allowed name */
 static struct stat victim;           /* the denied object as it was */
-static char secret_path[1100];       /* the denied object, under its own name */
+static const char *secret_path;      /* the denied object, under its own name */
+static const char *undo_path;        /* the allowed object, under its own name */
 static int directories[2], racing_directory;
 
 static long tries, successes, denials, refusals, others, wins;
@@ -200,6 +202,17 @@ static int same_object(const struct stat *found)
 	return found->st_ino == victim.st_ino && found->st_dev == victim.st_dev;
 }
 
+/* Whether a name exists; errno stays that of the call under test. */
+static int exists(const char *name)
+{
+	int failure = errno;
+	struct stat found;
+	int answer = !lstat(name, &found);
+
+	errno = failure;
+	return answer;
+}
+
 static void make_file(const char *name)
 {
 	int fd = open(name, O_WRONLY | O_CREAT, 0644);
@@ -288,12 +301,11 @@ static long try_open_cwd(int *win)
 static long try_create(int *win)
 {
 	long fd = syscall(SYS_openat, AT_FDCWD, page->path, O_RDWR | O_CREAT | O_EXCL, 0644);
-	struct stat found;
 
-	*win = !lstat(denied, &found);
+	*win = exists(secret_path);
 	if (fd >= 0) {
 		close((int)fd);
-		unlink(allowed);
+		unlink(undo_path);
 	}
 	return fd;
 }
@@ -301,9 +313,8 @@ static long try_create(int *win)
 static long try_mkdir(int *win)
 {
 	long result = syscall(SYS_mkdir, page->path, 0755);
-	struct stat found;
 
-	*win = !lstat(denied, &found);
+	*win = exists(secret_path);
 	if (result == 0)
 		rmdir(allowed);
 	return result;
@@ -312,9 +323,8 @@ static long try_mkdir(int *win)
 static long try_symlink(int *win)
 {
 	long result = syscall(SYS_symlink, "anything", page->path);
-	struct stat found;
 
-	*win = !lstat(denied, &found);
+	*win = exists(secret_path);
 	if (result == 0)
 		unlink(allowed);
 	return result;
@@ -326,7 +336,7 @@ static long try_unlink(int *win)
 
 	*win = victim_changed();
 	if (result == 0)
-		make_file(allowed);
+		make_file(undo_path);
 	return result;
 }
 
@@ -468,8 +478,9 @@ static double seconds_now(void)
 static void run(long (*attempt)(int *win), long limit, double seconds)
 {
 	double end = seconds_now() + seconds;
+	int until_win = getenv("UNTIL_WIN") != NULL;
 
-	while (tries < limit && (tries % 16 || seconds_now() < end)) {
+	while (tries < limit && !(until_win && wins && successes) && (tries % 16 || seconds_now() < end)) {
 		int win = 0;
 		long result;
 
@@ -514,7 +525,8 @@ int main(int argc, char **argv)
 	while (allowed[place] && allowed[place] == denied[place])
 		place++;
 	snprintf(side, sizeof(side), "%s.side", allowed);
-	snprintf(secret_path, sizeof(secret_path), "%s", getenv("VICTIM") ? getenv("VICTIM") : denied);
+	secret_path = getenv("VICTIM") ? getenv("VICTIM") : denied;
+	undo_path = getenv("UNDO") ? getenv("UNDO") : allowed;
 	page->address = (struct sockaddr_in){
 		.sin_family = AF_INET,
 		.sin_port = htons((uint16_t)atoi(allowed)),

@@ -1,0 +1,81 @@
+"""Rampart needs no privilege: the tests marked ``core`` pass as an unprivileged user, too."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def readable_copy() -> Iterator[Path]:
+    """A copy of sources and tests that anybody may read, in a directory that anybody may enter."""
+    with tempfile.TemporaryDirectory(prefix="rampart-nobody-") as made:
+        base = Path(made)
+        base.chmod(0o755)
+        ignored = shutil.ignore_patterns("__pycache__", "*.o")
+        for name in ("src", "tests"):
+            shutil.copytree(REPOSITORY / name, base / name, ignore=ignored)
+        shutil.copy(REPOSITORY / "pyproject.toml", base)
+        subprocess.run(["chmod", "-R", "a+rX", base], check=True)
+        (base / "home").mkdir()
+        (base / "home").chmod(0o777)
+        # Its name is that of the ignored directory in which the fixture `project` works.
+        (base / "build").mkdir()
+        (base / "build").chmod(0o777)
+        yield base
+
+
+def interpreter(as_nobody: Run, packages: Path) -> str:
+    """A Python of this version that nobody can start, with our packages; skips where there is none."""
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    for candidate in (os.path.realpath(sys.executable), f"/usr/bin/python{version}"):
+        check = [candidate, "-c", "import pytest, cffi, attrs, pyseccomp, subprocess, ctypes"]
+        try:
+            tried = as_nobody(check, env={"PYTHONPATH": str(packages), "PATH": os.defpath})
+        except OSError:
+            continue
+        if tried.returncode == 0:
+            return candidate
+    pytest.skip(f"no Python {version} that user 65534 can start")
+
+
+def test_core_suite_as_nobody(readable_copy: Path, as_nobody: Run) -> None:
+    """The core tests pass without root, without capabilities and without a home."""
+    installed = Path(sysconfig.get_paths()["purelib"])
+    packages = readable_copy / "packages"
+    shutil.copytree(installed, packages, ignore=shutil.ignore_patterns("__pycache__"))
+    subprocess.run(["chmod", "-R", "a+rX", packages], check=True)
+    python = interpreter(as_nobody, packages)
+    command = [python, "-m", "pytest", "-q", "-m", "core and not long", "-p", "no:cacheprovider", "tests"]
+
+    done = as_nobody(
+        command,
+        cwd=readable_copy,
+        timeout=1500,
+        env={
+            "PYTHONPATH": f"{readable_copy / 'src'}:{packages}",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "HOME": str(readable_copy / "home"),
+            "PATH": "/usr/local/bin:/usr/bin:/bin",
+            "LANG": "C.UTF-8",
+        },
+    )
+
+    closing = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else done.stderr
+    passed = re.search(r"(\d+) passed", closing)
+    assert passed is not None, f"{done.stdout[-4000:]}\n{done.stderr[-1000:]}"
+    assert int(passed[1]) > 100, closing
+    assert done.returncode == 0, done.stdout[-6000:]
