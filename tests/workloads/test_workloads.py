@@ -174,8 +174,10 @@ fs.copyFileSync("out/deep/file.txt", "out/copy.txt");
 fs.renameSync("out/copy.txt", "out/moved.txt");
 console.log(fs.readFileSync("out/moved.txt", "utf8").trim(), fs.readdirSync("out"));
 console.log(execSync("echo from a child").toString().trim());
-fs.promises.readFile("package.json").then((text) => console.log(JSON.parse(text).version));
-spawn("sh", ["-c", "exit 3"]).on("exit", (code) => console.log("exit", code));
+fs.promises.readFile("package.json").then((text) => {
+  console.log(JSON.parse(text).version);
+  spawn("sh", ["-c", "exit 3"]).on("exit", (code) => console.log("exit", code));
+});
 """
 
 GIT = """
