@@ -61,7 +61,8 @@ static int learn_own(void)
 }
 
 /*
- * Give the calling thread a umask and working directory of its own. Call it once in every thread that performs.
+ * Give the calling thread a umask and working directory of its own, the latter "/", where nobody can shut it out.
+ * Call it once in every thread that performs.
  * -EPERM in containers that refuse unshare(2): creating then sets the mode through the new object instead.
  */
 int rs_thread_prepare(void)
@@ -70,6 +71,8 @@ int rs_thread_prepare(void)
     if (rc < 0)
         return rc;
     if (unshare(CLONE_FS) < 0)
+        return -errno;
+    if (chdir("/") < 0)
         return -errno;
     own.own_fs = 1;
     own.umask = umask(0);
@@ -168,9 +171,9 @@ static int parse_status(char *text, struct rs_identity *out)
             seen |= 2;
         else if (sscanf(line, "PPid: %d", &out->ppid) == 1)
             seen |= 4;
-        else if (sscanf(line, "Uid: %*u %u %*u %u", &out->euid, &out->fsuid) == 2)
+        else if (sscanf(line, "Uid: %u %u %u %u", &out->ruid, &out->euid, &out->suid, &out->fsuid) == 4)
             seen |= 8;
-        else if (sscanf(line, "Gid: %*u %u %*u %u", &out->egid, &out->fsgid) == 2)
+        else if (sscanf(line, "Gid: %u %u %u %u", &out->rgid, &out->egid, &out->sgid, &out->fsgid) == 4)
             seen |= 16;
         else if (sscanf(line, "CapEff: %llx", &caps) == 1) {
             out->cap_effective = caps;

@@ -39,8 +39,8 @@ struct rs_notification {
 /* Who the target is, as /proc/<tid>/status tells (proc(5)). */
 struct rs_identity {
     pid_t tgid, ppid;
-    uid_t euid, fsuid;
-    gid_t egid, fsgid;
+    uid_t ruid, euid, suid, fsuid;
+    gid_t rgid, egid, sgid, fsgid;
     mode_t umask;
     uint64_t cap_effective;
     uint32_t ngroups;
@@ -99,6 +99,7 @@ int rs_owns_umask(void);
 /* resolve.c */
 int rs_resolve(int target, pid_t tid, pid_t launcher, const struct rs_identity *as, int base, const char *path,
                uint32_t flags, uint64_t resolve, struct rs_pin *out);
+int rs_directory(int base, const char *path);
 int rs_pin_fd(int target, pid_t launcher, int fd, struct rs_pin *out);
 int rs_real_name(int fd, uint32_t *flags, char *buffer, size_t size);
 
@@ -126,7 +127,7 @@ int rs_removexattr(const struct rs_identity *as, int pin, const char *name);
 /* sockets.c */
 int rs_connect(const struct rs_identity *as, int fd, const char *address, size_t size);
 int rs_bind(const struct rs_identity *as, int directory, int fd, const char *address, size_t size);
-int rs_listen(int fd, int backlog);
+int rs_listen(const struct rs_identity *as, int fd, int backlog);
 int64_t rs_send(const struct rs_identity *as, int fd, const char *address, size_t address_size,
                 const char *data, size_t size, const char *control, size_t control_size, int flags);
 int rs_raise_sigpipe(pid_t tgid, pid_t tid);

@@ -464,6 +464,12 @@ int rs_resolve(int target, pid_t tid, pid_t launcher, const struct rs_identity *
     return rc;
 }
 
+/* The directory that a path means to this process itself, seen from `base`; -ELOOP through a magic link. */
+int rs_directory(int base, const char *path)
+{
+    return open_pin(base, path, O_DIRECTORY, RESOLVE_NO_MAGICLINKS);
+}
+
 /* Pin what the target's descriptor `fd` refers to. -EBADF. */
 int rs_pin_fd(int target, pid_t launcher, int fd, struct rs_pin *out)
 {

@@ -27,26 +27,30 @@ int rs_connect(const struct rs_identity *as, int fd, const char *address, size_t
  */
 int rs_bind(const struct rs_identity *as, int directory, int fd, const char *address, size_t size)
 {
-    RS_CLOSING int back = -1;
     if (directory >= 0) {
         if (!rs_owns_umask())
             return -ENOTSUP;
-        back = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
-        if (back < 0 || fchdir(directory) < 0)
+        if (fchdir(directory) < 0)
             return -errno;
     }
     int rc = rs_assume(as);
     if (rc >= 0)
         rc = rs_result(bind(fd, (const struct sockaddr *)(const void *)address, (socklen_t)size));
     rs_resume();
-    if (back >= 0 && fchdir(back) < 0)
-        abort(); /* a thread that cannot find back would read relative paths elsewhere */
+    if (directory >= 0 && chdir("/") < 0)
+        abort(); /* cannot be: "/" is where this thread came from, and stays open to everybody */
     return rc;
 }
 
-int rs_listen(int fd, int backlog)
+/* With the target's rights: they are what peers see (SO_PEERCRED). */
+int rs_listen(const struct rs_identity *as, int fd, int backlog)
 {
-    return rs_result(listen(fd, backlog));
+    int rc = rs_assume(as);
+    if (rc < 0)
+        return rc;
+    rc = rs_result(listen(fd, backlog));
+    rs_resume();
+    return rc;
 }
 
 /*

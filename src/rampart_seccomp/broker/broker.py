@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, TextIO
 
 import attrs
 
-from rampart_seccomp.broker.denials import Denial
+from rampart_seccomp.broker.denials import Denial, shortened
 from rampart_seccomp.broker.judge import Judge, Judgement
 from rampart_seccomp.broker.names import HostNames
-from rampart_seccomp.broker.pool import Pool
+from rampart_seccomp.broker.ownfiles import harness_code
 from rampart_seccomp.broker.questions import Approver
 from rampart_seccomp.broker.session import Session
-from rampart_seccomp.calls.call import Setting, Vigil
 from rampart_seccomp.calls.shim import checked, lib
 from rampart_seccomp.errors import AuditError, BrokerClosed
 from rampart_seccomp.events import Operation
@@ -106,8 +105,6 @@ class Broker:
         self._audit = _open_audit(audit, policy)
         self._records_allowed = self._audit is not None and policy.audit == "all"
         self._names_lock = threading.Lock()
-        self._vigil = Vigil()
-        self._pool = Pool()
         self._names = HostNames(policy.matcher(home=self._home).host_names)
         _living.add(self)
 
@@ -135,7 +132,6 @@ class Broker:
         matcher = self.policy.matcher(
             home=self._home, directory=os.path.realpath(where), protected=self._protected()
         )
-        setting = Setting(names=self._names_lock, vigil=self._vigil)
         given = offer(
             self._filter.program,
             arguments,
@@ -148,13 +144,15 @@ class Broker:
                 given.control.close()
                 given.theirs.close()
                 raise BrokerClosed
-            session = Session(self, Judge(matcher, self._names, self._on_ask), setting, given.control, name)
+            session = Session(
+                self, Judge(matcher, self._names, self._on_ask), self._names_lock, given.control, name
+            )
             self._sessions.add(session)
         return Wrapped(given.argv, (given.theirs.fileno(),), session, given.theirs)
 
     def _protected(self) -> list[bytes]:
-        """What the trees must not touch, whatever the policy: Rampart's own files."""
-        found = [cache_directory()]
+        """What the trees must not touch, whatever the policy: our own files, and what the harness runs."""
+        found = [cache_directory(), *harness_code()]
         for source in {rule.file for rule in self.policy.rules if rule.file} | {self.policy.source}:
             if source and os.path.exists(source):
                 found.append(os.fsencode(os.path.realpath(source)))
@@ -175,8 +173,6 @@ class Broker:
             session.close()
         for session in sessions:
             session.wait_finished(5)
-        self._pool.close()
-        self._vigil.close()
         if self._audit is not None and self._own_audit:
             self._audit.close()
 
@@ -198,7 +194,7 @@ class Broker:
         event = judgement.event
         denial = Denial(
             operation="syscall" if event.operation is None else str(event.operation),
-            object=event.object,
+            object=shortened(event.object),
             rule=judgement.rule,
             message=judgement.message,
             suggestion=suggestion,

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import attrs
 
-from rampart_seccomp.events import Event
+from rampart_seccomp.events import Event, ExecEvent
 
-__all__ = ["Decided", "Denial"]
+E = TypeVar("E", bound=Event)
+
+__all__ = ["Decided", "Denial", "bounded", "shortened"]
+
+ARGUMENTS_MAX = 64
+TEXT_MAX = 4096
+"""What is kept in memory of an argument vector, and of any text; the audit log has its own bounds."""
 
 
 @attrs.frozen
@@ -51,3 +59,21 @@ class Decided:
     where: str
     errno: int | None
     asked: bool
+
+
+def shortened(text: str) -> str:
+    """Cut a text that a program can make as long as it likes."""
+    return text if len(text) <= TEXT_MAX else text[: TEXT_MAX - 1] + "…"
+
+
+def bounded(event: E) -> E:
+    """Cut what an event holds of a program's arguments, so that keeping many events is cheap."""
+    if isinstance(event, ExecEvent):
+        event = attrs.evolve(event, argv=_cut(event.argv))
+    if event.process is not None:
+        event = attrs.evolve(event, process=attrs.evolve(event.process, argv=_cut(event.process.argv)))
+    return event
+
+
+def _cut(argv: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    return tuple(argument[:TEXT_MAX] for argument in argv[:ARGUMENTS_MAX])

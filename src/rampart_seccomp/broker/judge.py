@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import threading
 
 import attrs
 
@@ -12,7 +13,6 @@ from rampart_seccomp.broker.processes import describe
 from rampart_seccomp.broker.questions import Approver, ask
 from rampart_seccomp.broker.renaming import LIFTED, RenamingCheck
 from rampart_seccomp.calls.call import Call, Refusal, Renaming, Withheld
-from rampart_seccomp.calls.notification import Notification
 from rampart_seccomp.events import ConnectEvent, Event, Operation, RefusedEvent
 from rampart_seccomp.policy import Decision, Matcher, suggest
 from rampart_seccomp.verdicts import Deny
@@ -20,6 +20,9 @@ from rampart_seccomp.verdicts import Deny
 __all__ = ["Judge", "Judgement"]
 
 _DNS_PORT = 53
+
+QUESTIONS_MAX = 200
+"""Questions of one tree that may wait for an answer at a time; further ones are denied."""
 
 
 @attrs.frozen
@@ -62,6 +65,7 @@ class Judge:
         self._matcher = matcher
         self._names = names
         self._on_ask = on_ask
+        self._places = threading.BoundedSemaphore(QUESTIONS_MAX)
         self._renaming = RenamingCheck(matcher)
         self._resolvers = nameservers() if matcher.host_names else frozenset()
 
@@ -89,7 +93,7 @@ class Judge:
         judgements = []
         for event, decision in judged:
             if decision.verdict == "ask":
-                judgement = self._ask(event, decision, call.notification)
+                judgement = self._ask(event, decision, call)
             else:
                 judgement = _allowed(event, decision)
             if not judgement.allowed:
@@ -133,9 +137,15 @@ class Judge:
             )
         return decision
 
-    def _ask(self, event: Event, decision: Decision, notification: Notification) -> Judgement:
-        asked = attrs.evolve(event, process=describe(notification))
-        verdict = ask(asked, decision.rule, self._on_ask, notification)
+    def _ask(self, event: Event, decision: Decision, call: Call) -> Judgement:
+        asked = attrs.evolve(event, process=describe(call.notification))
+        if not self._places.acquire(blocking=False):
+            return attrs.evolve(_denied(asked, decision, "too many questions wait already"), asked=True)
+        try:
+            with call.setting.lend():
+                verdict = ask(asked, decision.rule, self._on_ask, call.notification)
+        finally:
+            self._places.release()
         if isinstance(verdict, Deny):
             return attrs.evolve(
                 _denied(asked, decision, verdict.message),

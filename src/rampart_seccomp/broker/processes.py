@@ -10,7 +10,7 @@ from rampart_seccomp.events import Process
 __all__ = ["describe"]
 
 _ANCESTORS_MAX = 32
-_CMDLINE_MAX = 1 << 20
+_CMDLINE_MAX = 16384  # bytes that go on record
 
 
 def describe(notification: Notification) -> Process:

@@ -19,7 +19,7 @@ __all__ = ["LIFTED", "PLANTED", "RenamingCheck"]
 LIFTED = "the new name would lift what this rule protects"
 PLANTED = "the new name would put files where they could not be created"
 
-ENTRIES_MAX = 50_000
+ENTRIES_MAX = 10_000
 """Names that are looked through at most; beyond it the rename is denied."""
 
 _STRICTNESS = {"allow": 0, "ask": 1, "deny": 2}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import select
 import signal
 import socket
@@ -15,10 +16,11 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from rampart_seccomp.broker.denials import Decided, Denial
+from rampart_seccomp.broker.denials import Decided, Denial, bounded
 from rampart_seccomp.broker.judge import Judge, Judgement
+from rampart_seccomp.broker.pool import Pool
 from rampart_seccomp.broker.processes import describe
-from rampart_seccomp.calls.call import CallChanged, Setting, Withheld
+from rampart_seccomp.calls.call import CallChanged, Setting, Vigil, Withheld
 from rampart_seccomp.calls.decode import decode
 from rampart_seccomp.calls.notification import Listener, Notification
 from rampart_seccomp.calls.shim import lib
@@ -52,7 +54,7 @@ class Session:
     """
 
     def __init__(
-        self, broker: Broker, judge: Judge, setting: Setting, control: socket.socket, name: bytes
+        self, broker: Broker, judge: Judge, names: threading.Lock, control: socket.socket, name: bytes
     ) -> None:
         self.command_pid: int | None = None
         self.scoped = False
@@ -61,7 +63,10 @@ class Session:
         self.finished = threading.Event()
         self._broker = broker
         self._judge = judge
-        self._setting = setting
+        # All threads that must be there are there before the tree is: it may use up what the user may have.
+        self._pool = Pool()
+        self._vigil = Vigil(_waiting_max(), self._pool.lending)
+        self._setting = Setting(names=names, vigil=self._vigil, lend=self._pool.lending)
         self._control = control
         self._name = name
         self._listener: Listener | None = None
@@ -160,6 +165,8 @@ class Session:
         # The last calls are recorded, and use the listener, before it is gone; a stuck one is not waited for.
         with self._quiet:
             idle = self._quiet.wait_for(lambda: self._at_work == 0, _LAST_WORDS)
+        self._pool.close()
+        self._vigil.close()
         if self._listener is not None and idle:
             self._listener.close()
         self._setting.sockets.close()
@@ -256,7 +263,7 @@ class Session:
         if notification is not None:
             with self._quiet:
                 self._at_work += 1
-            self._broker._pool.submit(lambda: self._handle(notification))
+            self._pool.submit(lambda: self._handle(notification))
 
     # One call
 
@@ -268,7 +275,7 @@ class Session:
                 return
             self._answer(notification)
         except TargetGone:
-            return
+            self._give_up(notification)
         except BaseException:
             self._broker._report(traceback.format_exc())
             self._give_up(notification)
@@ -329,7 +336,7 @@ class Session:
             self._record(known, known.errno, "answered", began)
 
     def _give_up(self, notification: Notification) -> None:
-        if notification.answered:
+        if not notification.valid():
             return
         try:
             notification.deny(errno.EACCES)
@@ -343,9 +350,17 @@ class Session:
     def _record(self, judgement: Judgement, error: int | None, enforced: str, began: int) -> None:
         verdict = "allow" if judgement.allowed else "deny"
         self._events.append(
-            Decided(judgement.event, verdict, judgement.rule, judgement.where, error, judgement.asked)
+            Decided(
+                bounded(judgement.event), verdict, judgement.rule, judgement.where, error, judgement.asked
+            )
         )
         self._broker._write(judgement, error, enforced, time.monotonic_ns() - began)
+
+
+def _waiting_max() -> int:
+    """How many calls may wait for a peer at a time: each holds a few descriptors of ours (RLIMIT_NOFILE)."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 400 if soft < 0 else max(16, min(400, soft // 16))
 
 
 def _with_process(judgement: Judgement, notification: Notification) -> Judgement:

@@ -19,6 +19,8 @@ _IN = struct.Struct("!H4s")
 _IN6 = struct.Struct("!HI16sI")
 _NETLINK = struct.Struct("=HII")
 _PATH_OFFSET = 2
+_IN_HOST = slice(4, 8)
+_IN6_HOST = slice(8, 24)
 
 
 @attrs.frozen
@@ -44,6 +46,15 @@ class IPAddress:
         if int(self.host) == 0:
             return ipaddress.ip_address("127.0.0.1" if self.host.version == 4 else "::1")
         return self.host
+
+    def rewritten(self, raw: bytes) -> bytes:
+        """Name the destination in the ``struct sockaddr``: the kernel may take 0 for the local address."""
+        if int(self.host) != 0:
+            return raw
+        if _FAMILY.unpack_from(raw)[0] == socket.AF_INET:
+            return raw[: _IN_HOST.start] + self.destination.packed + raw[_IN_HOST.stop :]
+        mapped = bytes(10) + b"\xff\xff" if self.host.version == 4 else b""
+        return raw[: _IN6_HOST.start] + mapped + self.destination.packed + raw[_IN6_HOST.stop :]
 
 
 @attrs.frozen

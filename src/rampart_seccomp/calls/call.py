@@ -6,7 +6,7 @@ import errno
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
 from typing import Any
 
@@ -65,29 +65,43 @@ class Renaming:
 
 
 class Vigil:
-    """Interrupts threads of the broker that wait in the kernel for a target that has died."""
+    """Interrupts threads of the broker that wait in the kernel for a target that has died.
+
+    Args:
+        slots: Calls that may wait at a time.
+        lend: Entered while a thread waits, so that others can take its place.
+    """
 
     PERIOD = 0.05
     """Seconds between two looks."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, slots: int = 64, lend: Callable[[], AbstractContextManager[None]] = nullcontext
+    ) -> None:
         self._waiting: dict[int, Notification] = {}
         self._changed = threading.Condition()
-        self._thread: threading.Thread | None = None
+        self._slots = slots
+        self._lend = lend
         self._closed = False
+        self._thread = threading.Thread(target=self._watch, name="rampart-vigil", daemon=True)
+        self._thread.start()
 
     @contextmanager
     def watching(self, notification: Notification) -> Iterator[None]:
-        """While inside, a blocking call of this thread ends with EINTR once the target is gone."""
+        """While inside, a blocking call of this thread ends with EINTR once the target is gone.
+
+        Raises:
+            OSError: ENFILE if too many calls wait already; this one would stop those that they wait for.
+        """
         tid = lib.rs_gettid()
         with self._changed:
+            if len(self._waiting) >= self._slots:
+                raise OSError(errno.ENFILE, os.strerror(errno.ENFILE))
             self._waiting[tid] = notification
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._watch, name="rampart-vigil", daemon=True)
-                self._thread.start()
             self._changed.notify()
         try:
-            yield
+            with self._lend():
+                yield
         finally:
             with self._changed:
                 del self._waiting[tid]
@@ -113,17 +127,19 @@ class Vigil:
 
 @attrs.define(eq=False)
 class Setting:
-    """What the calls of one tree share; `names` and `vigil` are the whole broker's.
+    """What the calls of one tree share; `names` is the whole broker's.
 
     Attributes:
         sockets: Unix sockets that the tree bound.
         names: Held while names are changed. All changes of names by the trees come through here, so
             whoever holds it can rely on a path for as long as it takes to act on it.
         vigil: Frees threads whose target has died.
+        lend: Entered while a thread waits for an answer, so that others can take its place.
     """
 
     names: threading.Lock = attrs.field(factory=threading.Lock)
     vigil: Vigil = attrs.field(factory=Vigil)
+    lend: Callable[[], AbstractContextManager[None]] = nullcontext
     sockets: TreeSockets = attrs.field(factory=TreeSockets)
 
 
@@ -163,6 +179,14 @@ class Call:
             TargetGone: Nobody waits for the answer any more.
         """
         raise NotImplementedError(type(self).__name__)
+
+    def ensure_named_as_judged(self) -> None:
+        """Raise `CallChanged` unless everything pinned still has the name it was judged by.
+
+        To be called while the names are held still.
+        """
+        if not all(pin.named_as_judged() for pin in self._pins):
+            raise CallChanged
 
     def hold(self, pin: Pin) -> Pin:
         """Keep a pin until the call is closed."""

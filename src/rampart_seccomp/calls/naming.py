@@ -38,6 +38,7 @@ class NameCall(Call):
         _ = notification.identity
         with self.setting.names:
             notification.ensure_valid()
+            self.ensure_named_as_judged()
             for guard in self.guards:
                 guard()
             checked(self.act(), notification.syscall)

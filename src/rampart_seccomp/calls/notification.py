@@ -63,8 +63,9 @@ class Notification:
         """O_PATH fd of /proc/<tid>, bound to this very task."""
         if self._target < 0:
             fd = lib.rs_target_open(self.tid)
-            if fd < 0:
-                raise TargetGone(-fd, "the process is gone")
+            if fd in (-errno.ENOENT, -errno.ESRCH):
+                self.ensure_valid()
+            checked(fd, "open /proc/<tid>")
             self._target = fd
             self.ensure_valid()
         return self._target

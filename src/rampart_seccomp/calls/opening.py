@@ -192,6 +192,7 @@ class OpenCall(Call):
         notification.ensure_valid()
         if pin.missing:
             with self.setting.names:
+                self.ensure_named_as_judged()
                 fd = lib.rs_create(notification.identity, pin.parent, pin.name, flags, self.mode)
             if fd == -errno.EEXIST:
                 raise CallChanged

@@ -98,13 +98,19 @@ class Pin:
     def path(self) -> bytes:
         """Real absolute name; of a missing entry, the parent's real name and the entry's."""
         if self._path is None:
-            if self.object >= 0:
-                self._path, flags = real_name(self.object)
-            else:
-                parent, flags = real_name(self.parent)
-                self._path = parent.rstrip(b"/") + b"/" + self.name.rstrip(b"/")
+            self._path, flags = self._name_now()
             self.flags |= flags
         return self._path
+
+    def _name_now(self) -> tuple[bytes, int]:
+        if self.object >= 0:
+            return real_name(self.object)
+        parent, flags = real_name(self.parent)
+        return parent.rstrip(b"/") + b"/" + self.name.rstrip(b"/"), flags
+
+    def named_as_judged(self) -> bool:
+        """Tell whether the name is still what `path` said, if anybody asked for it."""
+        return self._path is None or self._name_now()[0] == self._path
 
     @property
     def is_directory(self) -> bool:

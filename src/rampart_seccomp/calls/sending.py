@@ -31,6 +31,26 @@ _DATAGRAM_MAX = 4 << 20
 _MMSG_MAX = 1024
 _MSG_FASTOPEN = 0x20000000
 _SCM_CREDENTIALS = 2
+_SCM_MAX_FD = 253
+_UCRED = struct.Struct("=iII")
+_ANCILLARY = frozenset(
+    [
+        (socket.SOL_SOCKET, socket.SCM_RIGHTS),
+        (socket.SOL_SOCKET, _SCM_CREDENTIALS),
+        (socket.SOL_SOCKET, 36),  # SO_MARK
+        (socket.SOL_SOCKET, 37),  # SO_TIMESTAMPING
+        (socket.SOL_SOCKET, 61),  # SCM_TXTIME
+        (socket.IPPROTO_IP, socket.IP_TOS),
+        (socket.IPPROTO_IP, socket.IP_TTL),
+        (socket.IPPROTO_IP, 8),  # IP_PKTINFO
+        (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO),
+        (socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT),
+        (socket.IPPROTO_IPV6, socket.IPV6_TCLASS),
+        (socket.IPPROTO_IPV6, 62),  # IPV6_DONTFRAG
+        (socket.IPPROTO_UDP, 103),  # UDP_SEGMENT
+    ]
+)
+"""Ancillary data that says nothing about where a packet goes; a routing header would."""
 _MSG_ZEROCOPY = 0x4000000
 
 
@@ -40,7 +60,7 @@ class Message:
 
     Attributes:
         pieces: Addresses and sizes of its data in the target's memory.
-        control: Ancillary data with descriptors of this process.
+        control: Ancillary data, as the target wrote it.
         where: Its destination; None if it has none.
     """
 
@@ -59,6 +79,7 @@ class SendCall(Call):
     """Messages for one copied socket."""
 
     copy: int = attrs.field(init=False)
+    domain: int = attrs.field(init=False)
     stream: bool = attrs.field(init=False)
     flags: int = attrs.field(init=False)
     messages: list[Message] = attrs.field(init=False, factory=list)
@@ -78,9 +99,16 @@ class SendCall(Call):
         Raises:
             OSError: Nothing was sent.
         """
-        notification = self.notification
         address = message.where.raw if message.where else b""
-        control = message.control
+        passed: list[int] = []
+        try:
+            return self._send(message, address, _translate(self, message.control, passed))
+        finally:
+            for fd in passed:
+                os.close(fd)
+
+    def _send(self, message: Message, address: bytes, control: bytes) -> int:
+        notification = self.notification
         total = 0
         size = message.size
         if not self.stream and size > _DATAGRAM_MAX:
@@ -202,6 +230,7 @@ def _prepare(call: SendCall, flags: int) -> None:
     call.copy = call.hold_fd(call.notification.copy_fd(int32(call.notification.args[0])))
     with socket.socket(fileno=os.dup(call.copy)) as probe:
         call.stream = probe.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) == socket.SOCK_STREAM
+        call.domain = probe.getsockopt(socket.SOL_SOCKET, socket.SO_DOMAIN)
     # Fast open sends data with the first packet; connecting first, as the program then has to, is judged.
     if flags & _MSG_FASTOPEN:
         raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
@@ -213,8 +242,7 @@ def _prepare(call: SendCall, flags: int) -> None:
 
 def _where(call: SendCall, raw: bytes) -> Destination | None:
     """Judge a destination; a connected stream has none, whatever is named (sendto(2))."""
-    with socket.socket(fileno=os.dup(call.copy)) as probe:
-        domain = probe.getsockopt(socket.SOL_SOCKET, socket.SO_DOMAIN)
+    domain = call.domain
     if call.stream and domain in (socket.AF_INET, socket.AF_INET6):
         return None
     if domain == socket.AF_INET and raw[:2] == b"\0\0" and len(raw) >= 16:
@@ -235,31 +263,60 @@ def _message(call: SendCall, raw: bytes) -> Message:
         where = _where(call, read_address(notification, name, min(int32(name_size), 128)))
     if control_size > _CONTROL_MAX:
         raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
-    data = _translate(call, notification.read(control, control_size)) if control and control_size else b""
-    return Message(pieces, data, where)
+    ancillary = notification.read(control, control_size) if control and control_size else b""
+    return Message(pieces, ancillary, where)
 
 
-def _translate(call: SendCall, control: bytes) -> bytes:
-    """Put our copies in the place of the target's descriptors, and our pid in that of its own."""
+def _translate(call: SendCall, control: bytes, passed: list[int]) -> bytes:
+    """Put our copies in the place of the target's descriptors, and our pid in that of its own.
+
+    Args:
+        call: The call.
+        control: Ancillary data of the target; kinds that could redirect a packet are refused.
+        passed: Takes the copies; the caller closes them.
+    """
     notification = call.notification
     out = bytearray(control)
     at = 0
+    credentials = False
     while at + _CMSGHDR.size <= len(control):
         length, level, kind = _CMSGHDR.unpack_from(control, at)
         if length < _CMSGHDR.size or length > len(control) - at:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         start, end = at + _CMSGHDR.size, at + length
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+        if (level, kind) not in _ANCILLARY:
+            raise OSError(errno.EINVAL, "ancillary data that is not known here")
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            if len(passed) + (end - start) // 4 > _SCM_MAX_FD:
+                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
             for place in range(start, end - 3, 4):
                 (fd,) = struct.unpack_from("=i", control, place)
-                struct.pack_into("=i", out, place, call.hold_fd(notification.copy_fd(fd)))
-        elif level == socket.SOL_SOCKET and kind == _SCM_CREDENTIALS and end - start >= 12:
-            (pid,) = struct.unpack_from("=i", control, start)
-            if pid != notification.tgid:
-                raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+                passed.append(notification.copy_fd(fd))
+                struct.pack_into("=i", out, place, passed[-1])
+        elif (level, kind) == (socket.SOL_SOCKET, _SCM_CREDENTIALS) and end - start >= _UCRED.size:
+            _ensure_own(notification, *_UCRED.unpack_from(control, start))
             struct.pack_into("=i", out, start, os.getpid())
+            credentials = True
         at += (length + 7) & ~7
+    identity = notification.identity
+    if call.domain == socket.AF_UNIX and not credentials and identity.euid != os.geteuid():
+        # Without these a receiver would be told our real ids (SO_PASSCRED, unix(7)).
+        ours = _UCRED.pack(os.getpid(), identity.euid, identity.egid)
+        header = _CMSGHDR.pack(_CMSGHDR.size + len(ours), socket.SOL_SOCKET, _SCM_CREDENTIALS)
+        out[:0] = header + ours + bytes(4)
     return bytes(out)
+
+
+def _ensure_own(notification: Notification, pid: int, uid: int, gid: int) -> None:
+    """Raise EPERM for credentials that the target itself could not claim (unix(7), SCM_CREDENTIALS)."""
+    identity = notification.identity
+    own = (
+        pid == notification.tgid
+        and uid in (identity.ruid, identity.euid, identity.suid)
+        and gid in (identity.rgid, identity.egid, identity.sgid)
+    )
+    if not own and identity.euid != 0:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
 
 def _judge(call: SendCall) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import attrs
 
 from rampart_seccomp.calls.addresses import IPAddress, NetlinkAddress, UnixAddress, Unspecified, parse
-from rampart_seccomp.calls.call import Call, CallChanged, Refusal, Setting
+from rampart_seccomp.calls.call import Call, Refusal, Setting
 from rampart_seccomp.calls.notification import AT_FDCWD, Notification, int32
 from rampart_seccomp.calls.pins import Pin
 from rampart_seccomp.calls.shim import checked, lib
@@ -20,6 +20,7 @@ from rampart_seccomp.events import Address, ConnectEvent, Event, FileEvent, List
 
 __all__ = ["Destination", "bind", "connect", "destination", "listen", "read_address"]
 
+_UNIX_MAX = 110  # sizeof(struct sockaddr_un)
 _ADDRESS_MAX = 128  # sizeof(struct sockaddr_storage)
 
 
@@ -65,7 +66,7 @@ def destination(call: Call, raw: bytes, copy: int) -> Destination:
         event = ConnectEvent(
             protocol=kind, address=address.destination, port=address.port, syscall=notification.syscall
         )
-        return Destination(raw, event)
+        return Destination(address.rewritten(raw), event)
     _expect(domain, socket.AF_UNIX)
     return _unix_destination(call, raw, address)
 
@@ -161,7 +162,7 @@ def listen(notification: Notification, setting: Setting) -> Call:
             with socket.socket(fileno=os.dup(copy)) as probe:
                 host, port = probe.getsockname()[:2]
             call.events = (_listening(notification, kind, _numeric(host), port),)
-        call.act = lambda: lib.rs_listen(copy, backlog)
+        call.act = lambda: lib.rs_listen(notification.identity, copy, backlog)
     return call
 
 
@@ -202,6 +203,9 @@ def bind(notification: Notification, setting: Setting) -> Call:
             )
         elif isinstance(where, UnixAddress):
             call.abstract = True
+        if isinstance(where, UnixAddress) and b"\n" in (where.path or b"") + (where.abstract or b""):
+            # /proc/net/unix shows names as they are: one with a line of its own could pass for another.
+            call.refusal = Refusal("a socket name with a line break")
     return call
 
 
@@ -233,16 +237,17 @@ class BindCall(Call):
         notification.reply(0)
 
     def _bind_path(self, path: bytes, place: Pin) -> None:
+        """Bind with the names held still: only a magic link can then lead elsewhere at a second look."""
         notification = self.notification
-        again = notification.pin(path, follow=False)
-        try:
-            if not again.missing or _inode(again.parent) != _inode(place.parent) or again.name != place.name:
-                raise CallChanged
-        finally:
-            again.close()
+        self.ensure_named_as_judged()
         cwd = checked(lib.rs_target_base(notification.target, AT_FDCWD), "open /proc/<tid>/cwd")
         try:
-            checked(lib.rs_bind(notification.identity, cwd, self.copy, self.raw, len(self.raw)), "bind")
+            raw = self.raw
+            if not _leads_to(cwd, path, place.parent):
+                raw = self.raw[:2] + b"/proc/self/fd/%d/%s\0" % (place.parent, place.name)
+                if len(raw) > _UNIX_MAX:
+                    raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+            checked(lib.rs_bind(notification.identity, cwd, self.copy, raw, len(raw)), "bind")
         finally:
             os.close(cwd)
         made = os.open(place.name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place.parent)
@@ -253,6 +258,18 @@ class BindCall(Call):
             name = probe.getsockname()
         if isinstance(name, bytes) and name[:1] == b"\0":
             self.setting.sockets.add_abstract(name[1:], os.fstat(self.copy).st_ino)
+
+
+def _leads_to(cwd: int, path: bytes, parent: int) -> bool:
+    """Tell whether the path, resolved as bind(2) in this process will, ends in the pinned directory."""
+    directory, slash, _ = path.rpartition(b"/")
+    seen = lib.rs_directory(cwd, (directory or b"/") if slash else b".")
+    if seen < 0:
+        return False
+    try:
+        return _inode(seen) == _inode(parent)
+    finally:
+        os.close(seen)
 
 
 def _inode(fd: int) -> tuple[int, int]:

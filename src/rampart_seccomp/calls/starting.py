@@ -27,7 +27,7 @@ _AT_EXECVE_CHECK = 0x10000
 _INTERPRETERS_MAX = 4  # as deep as the kernel goes: execve(2)
 _SCRIPT_HEAD = 256  # BINPRM_BUF_SIZE
 _ARGUMENT_MAX = 128 * 1024  # MAX_ARG_STRLEN
-_ARGUMENTS_TOTAL = 8 << 20
+_ARGUMENTS_TOTAL = 6 << 20  # the kernel's upper bound: 3/4 of _STK_LIM
 _POINTERS = 512
 
 

@@ -17,9 +17,11 @@ class TreeSockets:
     by its name and the inode of the open socket, as /proc/net/unix shows it.
     """
 
-    LIMIT = 4096
+    LIMIT = 512
+    """Sockets remembered at a time; each holds a descriptor. Those unlinked are forgotten first."""
 
     def __init__(self) -> None:
+        self._sweep_at = 64
         self._paths: dict[tuple[int, int], int] = {}
         self._abstract: dict[bytes, int] = {}
         self._lock = threading.Lock()
@@ -28,8 +30,9 @@ class TreeSockets:
         """Remember a socket file; takes the O_PATH fd over."""
         about = os.fstat(pin)
         with self._lock:
-            if len(self._paths) >= self.LIMIT:
+            if len(self._paths) >= self._sweep_at:
                 self._forget_unlinked()
+                self._sweep_at = min(self.LIMIT, max(64, 2 * len(self._paths)))
             old = self._paths.get((about.st_dev, about.st_ino))
             if old is not None or len(self._paths) >= self.LIMIT:
                 os.close(pin)
