@@ -92,3 +92,48 @@ def test_planting_through_a_parent_is_denied(root: Path) -> None:
     assert denied.returncode != 0
     assert [denial.rule for denial in denied.denials] == ["hooks"]
     assert allowed.returncode == 0, allowed.stderr
+
+
+LINK = "import os, sys; os.symlink(sys.argv[1], sys.argv[2])"
+
+
+def _link(root: Path, text: str, name: str) -> rampart.CompletedProcess[bytes]:
+    return rampart.run(
+        [sys.executable, "-c", LINK, text, name], policy=_policy(), cwd=root, capture_output=True
+    )
+
+
+def test_a_link_does_not_lead_around_what_is_watched(root: Path) -> None:
+    """A link named .git, to a directory where hooks could be made, is denied; any other link is not."""
+    for text, name in (
+        ("payload", ".git"),
+        ("../payload", "plain/.git"),
+        ("missing", ".git"),
+        ("/tmp", ".git"),
+    ):
+        done = _link(root, text, name)
+        assert done.returncode != 0 or text == "/tmp", (text, name)
+        if text != "/tmp":
+            assert [denial.rule for denial in done.denials] == ["hooks"]
+            assert not (root / name).is_symlink()
+
+    for text, name in (("payload", "link"), ("/usr/lib", "lib"), ("nowhere", "dangling")):
+        assert _link(root, text, name).returncode == 0
+
+
+def test_a_link_is_judged_again_at_its_new_name(root: Path) -> None:
+    """A link made under a harmless name does not get a watched one by renaming or linking."""
+    (root / "link").symlink_to("payload")
+
+    renamed = _rename(root, "link", ".git")
+    linked = rampart.run(
+        [sys.executable, "-c", "import os; os.link('link', '.git', follow_symlinks=False)"],
+        policy=_policy(),
+        cwd=root,
+        capture_output=True,
+    )
+
+    assert renamed.returncode != 0
+    assert linked.returncode != 0
+    assert not (root / ".git").is_symlink()
+    assert _rename(root, "link", "other").returncode == 0

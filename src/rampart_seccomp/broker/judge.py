@@ -11,7 +11,7 @@ import attrs
 from rampart_seccomp.broker.names import HostNames, nameservers
 from rampart_seccomp.broker.processes import describe
 from rampart_seccomp.broker.questions import Approver, ask
-from rampart_seccomp.broker.renaming import LIFTED, RenamingCheck
+from rampart_seccomp.broker.renaming import AROUND, LIFTED, RenamingCheck
 from rampart_seccomp.calls.call import Call, Refusal, Renaming, Withheld
 from rampart_seccomp.events import ConnectEvent, Event, Operation, RefusedEvent
 from rampart_seccomp.policy import Decision, Matcher, suggest
@@ -90,6 +90,10 @@ class Judge:
                 return [_denied(judged[0][0], lost, LIFTED)]
             if not self._renaming.provable(renaming):
                 call.guards.append(functools.partial(self._look_beneath, judged[0][0], renaming))
+        for linking in call.linkings:
+            around = self._renaming.leads_around(linking)
+            if around is not None:
+                return [_denied(judged[0][0], around, AROUND)]
         judgements = []
         for event, decision in judged:
             if decision.verdict == "ask":

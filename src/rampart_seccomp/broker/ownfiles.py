@@ -18,7 +18,8 @@ def harness_code() -> list[bytes]:
     The environment that the *harness* runs from is closed to the tree, even if it lies in the project; any other
     environment there is as open as the policy says.
     """
-    found = {os.path.dirname(rampart_seccomp.__file__), *site.getsitepackages(), site.getusersitepackages()}
+    found = {os.path.dirname(rampart_seccomp.__file__), site.getusersitepackages()}
+    found.update(site.getsitepackages())
     paths = sysconfig.get_paths()
     found |= {paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     if sys.prefix != sys.base_prefix:

@@ -10,13 +10,15 @@ import os
 import stat
 from collections.abc import Iterator
 
-from rampart_seccomp.calls.call import Renaming
+from rampart_seccomp.calls.call import Linking, Renaming
 from rampart_seccomp.events import FileEvent, Operation
 from rampart_seccomp.policy import Decision, Matcher
+from rampart_seccomp.policy.planting import plants
 
-__all__ = ["LIFTED", "PLANTED", "RenamingCheck"]
+__all__ = ["AROUND", "LIFTED", "PLANTED", "RenamingCheck"]
 
 LIFTED = "the new name would lift what this rule protects"
+AROUND = "the link would lead around what this rule watches"
 PLANTED = "the new name would put files where they could not be created"
 
 ENTRIES_MAX = 10_000
@@ -39,6 +41,10 @@ class RenamingCheck:
         """Return the decision that the object itself would escape, if there is one."""
         return self._matcher.widens(renaming.old, renaming.new, directory=False)
 
+    def leads_around(self, linking: Linking) -> Decision | None:
+        """Return the decision that a symbolic link would lead around, if there is one."""
+        return plants(self._matcher, linking.link, linking.target)
+
     def provable(self, renaming: Renaming) -> bool:
         """Tell whether patterns alone show that nothing beneath is lifted or planted."""
         if renaming.directory is None:
@@ -55,13 +61,15 @@ class RenamingCheck:
         To be called while the names are held still.
         """
         assert renaming.directory is not None
-        for count, beneath in enumerate(_names(b"/proc/self/fd/%d" % renaming.directory)):
+        for count, (beneath, is_link) in enumerate(_names(b"/proc/self/fd/%d" % renaming.directory)):
             if count >= ENTRIES_MAX:
                 return _too_many(), f"there are more than {ENTRIES_MAX} files to look through"
             old, new = renaming.old + beneath, renaming.new + beneath
             lost = self._matcher.widens(old, new, directory=False)
             if lost is not None:
                 return lost, LIFTED
+            if is_link and (around := plants(self._matcher, new, old)) is not None:
+                return around, PLANTED
             created = self._create(new)
             if _STRICTNESS[created.verdict] > _STRICTNESS[self._create(old).verdict]:
                 return created, PLANTED
@@ -71,8 +79,8 @@ class RenamingCheck:
         return self._matcher.decide(FileEvent(operation=Operation.CREATE, path=path))
 
 
-def _names(directory: bytes, beneath: bytes = b"") -> Iterator[bytes]:
-    """Yield what lies beneath, as ``/a``, ``/a/b`` …; symbolic links are not followed.
+def _names(directory: bytes, beneath: bytes = b"") -> Iterator[tuple[bytes, bool]]:
+    """Yield what lies beneath, as ``/a``, ``/a/b`` …, and whether it is a symbolic link; none is followed.
 
     Raises:
         OSError: Something cannot be read.
@@ -82,8 +90,9 @@ def _names(directory: bytes, beneath: bytes = b"") -> Iterator[bytes]:
         at = pending.pop()
         for name in os.listdir(directory + at):
             inner = at + b"/" + name
-            yield inner
-            if stat.S_ISDIR(os.lstat(directory + inner).st_mode):
+            mode = os.lstat(directory + inner).st_mode
+            yield inner, stat.S_ISLNK(mode)
+            if stat.S_ISDIR(mode):
                 pending.append(inner)
 
 

@@ -18,7 +18,7 @@ from rampart_seccomp.calls.shim import lib
 from rampart_seccomp.calls.tree_sockets import TreeSockets
 from rampart_seccomp.events import Event
 
-__all__ = ["Call", "CallChanged", "Refusal", "Renaming", "Setting", "Vigil", "Withheld"]
+__all__ = ["Call", "CallChanged", "Linking", "Refusal", "Renaming", "Setting", "Vigil", "Withheld"]
 
 
 class Withheld(Exception):
@@ -48,6 +48,19 @@ class Refusal:
 
     reason: str
     errno: int = errno.EACCES
+
+
+@attrs.frozen
+class Linking:
+    """A symbolic link that would stand at a name: it must not lead around what is watched beneath that name.
+
+    Attributes:
+        link: Real absolute name of the link.
+        target: Real absolute name of what it leads to now, existing or not.
+    """
+
+    link: bytes
+    target: bytes
 
 
 @attrs.frozen
@@ -152,6 +165,7 @@ class Call:
         setting: What is shared within the broker.
         events: What it would do: each is judged, the strictest verdict wins.
         renamings: Names that objects would get.
+        linkings: Symbolic links that there would be.
         refusal: A built-in denial, if one applies.
         guards: Asked while the names are held still, just before names change; one that raises `Withheld`
             prevents it.
@@ -161,6 +175,7 @@ class Call:
     setting: Setting
     events: tuple[Event, ...] = ()
     renamings: tuple[Renaming, ...] = ()
+    linkings: tuple[Linking, ...] = ()
     refusal: Refusal | None = None
     guards: list[Callable[[], None]] = attrs.field(factory=list)
     _pins: list[Pin] = attrs.field(factory=list)

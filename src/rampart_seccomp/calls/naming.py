@@ -9,10 +9,11 @@ from collections.abc import Callable
 
 import attrs
 
-from rampart_seccomp.calls.call import Call, CallChanged, Refusal, Renaming, Setting
+from rampart_seccomp.calls.call import Call, CallChanged, Linking, Refusal, Renaming, Setting
 from rampart_seccomp.calls.notification import AT_FDCWD, Notification, int32
 from rampart_seccomp.calls.pins import Pin
 from rampart_seccomp.calls.shim import checked, lib
+from rampart_seccomp.errors import TargetGone
 from rampart_seccomp.events import FileEvent, Operation
 
 __all__ = ["DECODERS"]
@@ -77,6 +78,29 @@ def _moved(pin: Pin) -> int | None:
     return pin.object if pin.is_directory else None
 
 
+def _moved_link(call: Call, old: Pin, new: Pin) -> tuple[Linking, ...]:
+    """What a symbolic link that gets another place will lead to from there."""
+    if not old.is_link:
+        return ()
+    return _leading(call, os.readlink(b"", dir_fd=old.object), new)
+
+
+def _leading(call: Call, text: bytes, place: Pin) -> tuple[Linking, ...]:
+    """Say where a link with this text would lead from its place; nowhere if that cannot be resolved."""
+    path = text if text.startswith(b"/") else place.path.rpartition(b"/")[0] + b"/" + text
+    try:
+        target = call.notification.pin(path)
+    except OSError as error:
+        if isinstance(error, TargetGone):
+            raise
+        # Directories on the way are missing, or it is a loop: judge the name as it is written.
+        return (Linking(place.path, os.path.normpath(path)),)
+    try:
+        return (Linking(place.path, target.path),)
+    finally:
+        target.close()
+
+
 def _removal(path_at: int, dirfd_at: int | None, flags_at: int | None, fixed_flags: int = 0) -> Decoder:
     def decode(notification: Notification, setting: Setting) -> Call:
         dirfd = _directory(notification.args, dirfd_at)
@@ -130,6 +154,9 @@ def _rename(
                 effects.append((Operation.CREATE, old))
                 call.renamings += (Renaming(new.path, old.path, _moved(new)),)
             call.events = tuple(_event(notification, operation, pin.path) for operation, pin in effects)
+            call.linkings = _moved_link(call, old, new)
+            if flags & _RENAME_EXCHANGE:
+                call.linkings += _moved_link(call, new, old)
 
             def act() -> int:
                 # Decided on these very objects: a directory put in a file's place would carry more along.
@@ -173,6 +200,7 @@ def _link(
                 call.refusal = Refusal("a link to something that never had a name")
             call.events = (_event(notification, Operation.CREATE, new.path),)
             call.renamings = (Renaming(old.path, new.path),)
+            call.linkings = _moved_link(call, old, new)
 
             def act() -> int:
                 if not old.is_link:
@@ -197,6 +225,7 @@ def _symlink(text_at: int, dirfd_at: int | None, path_at: int) -> Decoder:
         with call.decoding():
             pin = _new_entry(call, notification.read_path(path_at), dirfd)
             call.events = (_event(notification, Operation.CREATE, pin.path),)
+            call.linkings = _leading(call, text, pin)
             call.act = lambda: lib.rs_symlink(notification.identity, text, pin.parent, pin.name)
         return call
 
