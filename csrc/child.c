@@ -44,9 +44,10 @@ static int enter_sandbox(const struct child *child)
         if (setrlimit(RLIMIT_CORE, &none) != 0)
             give_up(child, RS_STAGE_SANDBOX, -errno);
     }
-    /* A domain of its own, nested in the launcher's: the tree cannot signal the launcher. */
-    if (child->scope) {
-        int error = install_signal_scope();
+    /* A domain of its own, nested in the launcher's: the tree cannot signal the launcher, nor reach through
+     * /proc what belongs to others. */
+    if (child->scope || landlock_abi() > 0) {
+        int error = child->scope ? install_signal_scope() : install_barrier();
         if (error < 0)
             give_up(child, RS_STAGE_SANDBOX, error);
     }

@@ -26,15 +26,29 @@ int landlock_abi(void)
     return abi > 0 ? (int)abi : 0;
 }
 
+static int enter_domain(const struct scoped_ruleset_attr *attr, size_t size)
+{
+    autofd int ruleset = (int)syscall(SYS_landlock_create_ruleset, attr, size, 0U);
+    if (ruleset < 0)
+        return -errno;
+    return syscall(SYS_landlock_restrict_self, ruleset, 0U) == 0 ? 0 : -errno;
+}
+
 /* Enter a new Landlock domain: from here on only processes of this domain and of domains nested in it can
  * be signalled. Nothing else is restricted. */
 int install_signal_scope(void)
 {
     const struct scoped_ruleset_attr attr = {.scoped = LANDLOCK_SCOPE_SIGNAL};
-    autofd int ruleset = (int)syscall(SYS_landlock_create_ruleset, &attr, sizeof(attr), 0U);
-    if (ruleset < 0)
-        return -errno;
-    return syscall(SYS_landlock_restrict_self, ruleset, 0U) == 0 ? 0 : -errno;
+    return enter_domain(&attr, sizeof(attr));
+}
+
+/* Enter a Landlock domain on a kernel that cannot scope signals: it still bars ptrace access to processes
+ * outside, and with it what /proc shows of them. It has to restrict something: block devices are not made in
+ * here anyway, and the broker renames for the tree, so that the REFER right that comes with it is not missed. */
+int install_barrier(void)
+{
+    const struct scoped_ruleset_attr attr = {.handled_access_fs = LANDLOCK_ACCESS_FS_MAKE_BLOCK};
+    return enter_domain(&attr, sizeof(attr.handled_access_fs));
 }
 
 /* Returns the listener, which the kernel opens with O_CLOEXEC. */

@@ -34,6 +34,7 @@ static inline int steal_fd(int *fd)
 /* install.c: what a process puts on itself, in this order; none of it can be taken off again. */
 int install_no_new_privs(void);
 int install_signal_scope(void);
+int install_barrier(void);
 int install_filter(const struct sock_filter *insns, size_t n_insns, unsigned int flags);
 /* The Landlock ABI of this kernel; 0 where there is none. */
 int landlock_abi(void);

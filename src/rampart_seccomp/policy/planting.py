@@ -1,7 +1,7 @@
 """A symbolic link gives everything beneath its target a second name, for whoever uses it outside of the tree.
 
-What a program later creates beneath the target is judged by its real name. A link must therefore not stand where
-names beneath it are watched (``.git`` with its ``hooks``) if it leads to where they may be created.
+What a program later creates beneath the target is judged by its real name. A link must therefore not stand
+where names beneath it are watched (``.git`` with its ``hooks``) if it leads to where they may be created.
 """
 
 from __future__ import annotations
