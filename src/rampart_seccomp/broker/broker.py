@@ -23,7 +23,7 @@ from rampart_seccomp.broker.session import Session
 from rampart_seccomp.calls.shim import checked, lib
 from rampart_seccomp.errors import AuditError, BrokerClosed
 from rampart_seccomp.events import Operation
-from rampart_seccomp.kernel.filter import cache_directory, load_filter
+from rampart_seccomp.kernel.filter import cache_directories, load_filter
 from rampart_seccomp.launch.handover import offer
 from rampart_seccomp.policy import Policy
 
@@ -152,7 +152,7 @@ class Broker:
 
     def _protected(self) -> list[bytes]:
         """What the trees must not touch, whatever the policy: our own files, and what the harness runs."""
-        found = [cache_directory(), *harness_code()]
+        found = [*cache_directories(), *harness_code()]
         for source in {rule.file for rule in self.policy.rules if rule.file} | {self.policy.source}:
             if source and os.path.exists(source):
                 found.append(os.fsencode(os.path.realpath(source)))

@@ -303,12 +303,15 @@ class Session:
 
     def _decide(self, notification: Notification, began: int) -> bool:
         with decode(notification, self._setting) as call:
-            judgements = self._judge.judge(call)
             if self._broker._audit_broken and call.events:
                 raise PermissionError(errno.EACCES, "the audit log cannot be written")
-            if judgements and not judgements[0].allowed:
-                self._refuse(judgements[0], notification, began)
-                return True
+            judgements = self._judge.judge(call)
+            while judgements and not judgements[0].allowed:
+                if not call.cut_before(judgements[0].event):
+                    self._refuse(judgements[0], notification, began)
+                    return True
+                self._note_denial(_with_process(judgements[0], notification), began)
+                judgements = self._judge.judge(call)
             if self._broker._records_allowed:
                 judgements = [_with_process(judgement, notification) for judgement in judgements]
             failed: OSError | None = None
@@ -334,6 +337,11 @@ class Session:
             notification.deny(known.errno)
         finally:
             self._record(known, known.errno, "answered", began)
+
+    def _note_denial(self, judgement: Judgement, began: int) -> None:
+        """Record what is left out of a call that is done in part."""
+        self._denials.append(self._broker._denial(judgement, self._judge.suggest(judgement)))
+        self._record(judgement, judgement.errno, "answered", began)
 
     def _give_up(self, notification: Notification) -> None:
         if not notification.valid():

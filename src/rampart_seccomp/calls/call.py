@@ -195,6 +195,10 @@ class Call:
         """
         raise NotImplementedError(type(self).__name__)
 
+    def cut_before(self, event: Event) -> bool:
+        """Keep only what comes before a denied effect, if the call can be done in part; tell whether it can."""
+        return False
+
     def ensure_named_as_judged(self) -> None:
         """Raise `CallChanged` unless everything pinned still has the name it was judged by.
 

@@ -79,7 +79,8 @@ def _by_path(
             if not path and flags & _AT_EMPTY_PATH:
                 pin = notification.pin_fd(dirfd)
             else:
-                pin = notification.pin(path, dirfd=dirfd, follow=follow and not flags & _AT_SYMLINK_NOFOLLOW)
+                last = (follow and not flags & _AT_SYMLINK_NOFOLLOW) or path.endswith(b"/")
+                pin = notification.pin(path, dirfd=dirfd, follow=last)
             return _finish(call, call.hold(pin), operation)
 
     return decode

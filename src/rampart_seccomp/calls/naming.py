@@ -135,11 +135,13 @@ def _rename(
                 notification.read_path(old_at),
                 _directory(args, old_dirfd),
             )
-            new = _entry(
-                call,
-                notification.read_path(new_at),
-                _directory(args, new_dirfd),
-            )
+            new_path = notification.read_path(new_at)
+            try:
+                new = _entry(call, new_path, _directory(args, new_dirfd))
+            except OSError as error:
+                if old.missing and error.errno == errno.ENAMETOOLONG:
+                    raise OSError(errno.ENOENT, os.strerror(errno.ENOENT)) from None
+                raise
             if old.missing or (flags & _RENAME_EXCHANGE and new.missing):
                 raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
             _needs_entry(old, errno.EBUSY)

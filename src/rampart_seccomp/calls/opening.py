@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
+import resource
 import stat
 import struct
 
@@ -115,8 +117,10 @@ def _decode(
     resolve: int = 0,
 ) -> Call:
     flags &= _VALID
+    _ensure_consistent(flags)
+    _ensure_descriptor(notification)
     exclusive = flags & os.O_CREAT and flags & os.O_EXCL
-    follow = not (flags & os.O_NOFOLLOW or exclusive)
+    follow = not (flags & os.O_NOFOLLOW or exclusive) or (path.endswith(b"/") and not flags & os.O_CREAT)
     call = OpenCall(notification, setting, flags=flags, mode=mode)
     with call.decoding():
         call.pin = call.hold(notification.pin(path, dirfd=dirfd, follow=follow, resolve=resolve))
@@ -126,6 +130,45 @@ def _decode(
         )
         call.refusal = _refusal(notification, call.pin, flags)
     return call
+
+
+def _ensure_consistent(flags: int) -> None:
+    """Raise EINVAL for flags that contradict each other, before the path is looked at, as open(2) does."""
+    if flags & _O_TMPFILE:
+        whole = flags & (os.O_TMPFILE | os.O_CREAT) == os.O_TMPFILE
+        if not whole or flags & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    elif flags & os.O_CREAT and flags & os.O_DIRECTORY and _directories_are_not_created():
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+
+@functools.cache
+def _directories_are_not_created() -> bool:
+    """Tell whether this kernel refuses O_CREAT | O_DIRECTORY as such (since Linux 6.4)."""
+    try:
+        os.close(os.open("/", os.O_CREAT | os.O_DIRECTORY | os.O_RDONLY))
+    except OSError as error:
+        return error.errno == errno.EINVAL
+    return False
+
+
+def _ensure_descriptor(notification: Notification) -> None:
+    """Raise EMFILE if the target has no free descriptor below its limit (getrlimit(2)).
+
+    open(2) finds that out first of all: before it looks at the path, creates or truncates.
+    """
+    directory = f"/proc/{notification.tid}/fd"
+    try:
+        soft, _ = resource.prlimit(notification.tid, resource.RLIMIT_NOFILE)
+        used = os.stat(directory).st_size  # number of open files since Linux 6.2
+        if soft < 0 or 0 < used < soft:
+            return
+        taken = {int(name) for name in os.listdir(directory)}
+    except OSError:
+        notification.ensure_valid()
+        raise
+    if all(number in taken for number in range(soft)):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
 def _effects(pin: Pin, path: bytes, flags: int) -> list[tuple[Operation, bytes]]:
@@ -182,13 +225,10 @@ class OpenCall(Call):
     pin: Pin = attrs.field(init=False)
 
     def perform(self) -> None:
-        """Open from the pin, or create below the pinned parent, and hand the descriptor over.
-
-        What the target could not take (EMFILE) is found out before anything is created or truncated.
-        """
+        """Open from the pin, or create below the pinned parent, and hand the descriptor over."""
         notification, pin, flags = self.notification, self.pin, self.flags
         if flags & (os.O_CREAT | os.O_TRUNC):
-            self._ensure_descriptor()
+            _ensure_descriptor(notification)  # an answer may have taken its time
         notification.ensure_valid()
         if pin.missing:
             with self.setting.names:
@@ -215,22 +255,6 @@ class OpenCall(Call):
             return lib.rs_open(notification.identity, pin.object, self.flags)
         with self.setting.vigil.watching(notification):
             return lib.rs_open(notification.identity, pin.object, self.flags)
-
-    def _ensure_descriptor(self) -> None:
-        """Raise EMFILE if the target has no free descriptor below its limit (getrlimit(2))."""
-        directory = f"/proc/{self.notification.tid}"
-        try:
-            used = os.stat(f"{directory}/fd").st_size  # number of open files since Linux 6.2
-            with open(f"{directory}/limits", "rb") as limits:
-                soft = next(line.split()[3] for line in limits if line.startswith(b"Max open files"))
-            if soft == b"unlimited" or (used and used < int(soft)):
-                return
-            taken = {int(name) for name in os.listdir(f"{directory}/fd")}
-        except OSError:
-            self.notification.ensure_valid()
-            raise
-        if all(number in taken for number in range(int(soft))):
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     def _respect_sticky(self) -> None:
         """Keep fs.protected_regular and fs.protected_fifos, which the kernel asks only for names."""

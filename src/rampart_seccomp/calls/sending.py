@@ -165,6 +165,15 @@ class SendManyCall(SendCall):
 
     headers: int = attrs.field(init=False)
 
+    def cut_before(self, event: Event) -> bool:
+        """Keep the messages before the first that goes where the event says."""
+        for index, message in enumerate(self.messages):
+            if message.where is not None and _same(message.where.event, event):
+                self.messages = self.messages[:index]
+                _judge(self)
+                return index > 0
+        return False
+
     def perform(self) -> None:
         """Send the messages in turn; an error counts only if it befalls the first."""
         notification = self.notification
@@ -241,10 +250,12 @@ def _prepare(call: SendCall, flags: int) -> None:
 
 
 def _where(call: SendCall, raw: bytes) -> Destination | None:
-    """Judge a destination; a connected stream has none, whatever is named (sendto(2))."""
+    """Judge a destination; a stream has none, whatever is named (sendto(2)): the kernel says so."""
     domain = call.domain
     if call.stream and domain in (socket.AF_INET, socket.AF_INET6):
         return None
+    if call.stream:
+        return Destination(raw)
     if domain == socket.AF_INET and raw[:2] == b"\0\0" and len(raw) >= 16:
         raw = b"\x02\x00" + raw[2:]  # udp(7): AF_UNSPEC counts as AF_INET when sending
     return destination(call, raw, call.copy)
@@ -317,6 +328,11 @@ def _ensure_own(notification: Notification, pid: int, uid: int, gid: int) -> Non
     )
     if not own and identity.euid != 0:
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+
+def _same(known: Event | None, judged: Event) -> bool:
+    """Compare destinations; judging may have added the names of an address."""
+    return known is not None and known.object == attrs.evolve(judged, names=frozenset()).object
 
 
 def _judge(call: SendCall) -> None:

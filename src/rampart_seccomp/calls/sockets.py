@@ -142,8 +142,8 @@ def connect(notification: Notification, setting: Setting) -> Call:
     call = SocketCall(notification, setting)
     with call.decoding():
         _, address, size = notification.args[:3]
-        raw = read_address(notification, address, int32(size))
         copy = _copy(call)
+        raw = read_address(notification, address, int32(size))
         where = destination(call, raw, copy)
         call.events = () if where.event is None else (where.event,)
         call.refusal = where.refusal
@@ -184,9 +184,8 @@ def bind(notification: Notification, setting: Setting) -> Call:
     call = BindCall(notification, setting)
     with call.decoding():
         _, address, size = notification.args[:3]
-        raw = read_address(notification, address, int32(size))
         call.copy = _copy(call)
-        call.raw = raw
+        raw = call.raw = read_address(notification, address, int32(size))
         domain, kind = _kind(call.copy)
         if domain == socket.AF_INET and len(raw) >= 16 and raw[:2] == b"\0\0":
             raw = b"\x02\x00" + raw[2:]  # the kernel takes AF_UNSPEC with 0.0.0.0 for AF_INET: ip(7)
