@@ -15,8 +15,8 @@ __all__ = ["harness_code"]
 def harness_code() -> list[bytes]:
     """Return this package, the environment of the harness, its user site and its library.
 
-    The environment that the *harness* runs from is closed to the tree, even if it lies in the project; any other
-    environment there is as open as the policy says.
+    The environment that the *harness* runs from is closed to the tree, even if it lies in the project; any
+    other environment there is as open as the policy says.
     """
     found = {os.path.dirname(rampart_seccomp.__file__), site.getusersitepackages()}
     found.update(site.getsitepackages())

@@ -17,7 +17,7 @@ from rampart_seccomp.calls.call import Call, Setting
 from rampart_seccomp.calls.notification import Notification, int32
 from rampart_seccomp.calls.shim import checked, ffi, lib
 from rampart_seccomp.calls.sockets import Destination, destination, read_address
-from rampart_seccomp.events import Event
+from rampart_seccomp.events import ConnectEvent, Event
 
 __all__ = ["sendmmsg", "sendmsg", "sendto"]
 
@@ -332,7 +332,7 @@ def _ensure_own(notification: Notification, pid: int, uid: int, gid: int) -> Non
 
 def _same(known: Event | None, judged: Event) -> bool:
     """Compare destinations; judging may have added the names of an address."""
-    return known is not None and known.object == attrs.evolve(judged, names=frozenset()).object
+    return isinstance(judged, ConnectEvent) and known == attrs.evolve(judged, names=frozenset())
 
 
 def _judge(call: SendCall) -> None:
