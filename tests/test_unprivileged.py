@@ -26,9 +26,13 @@ def readable_copy() -> Iterator[Path]:
         base = Path(made)
         base.chmod(0o755)
         ignored = shutil.ignore_patterns("__pycache__", "*.o")
-        for name in ("src", "tests"):
-            shutil.copytree(REPOSITORY / name, base / name, ignore=ignored)
-        shutil.copy(REPOSITORY / "pyproject.toml", base)
+        for path in REPOSITORY.iterdir():
+            if path.name in {"build", "dist"} or path.name.startswith("."):
+                continue
+            if path.is_dir():
+                shutil.copytree(path, base / path.name, ignore=ignored)
+            else:
+                shutil.copy(path, base)
         subprocess.run(["chmod", "-R", "a+rX", base], check=True)
         (base / "home").mkdir()
         (base / "home").chmod(0o777)

@@ -51,3 +51,16 @@ def test_file_calls(
     assert len(bare.stdout.splitlines()) >= SECTIONS[section]
     assert difference(bare.stdout, done.stdout) == []
     assert done.returncode == 0, done.stderr
+
+
+def test_nothing_of_ours_stays_open(project: Any, attacker: Any, allow_all: Any) -> None:
+    """When an open has been answered nobody else holds it: no ETXTBSY, no FIFO with a phantom at its end."""
+    program = attacker("leftover")
+    bare = project.bare([program, "300"])
+    assert bare.stdout == "busy 0, early 0\n"
+    (project.root / "pipe").unlink()
+
+    done = project.run([program, "300"], allow_all)
+
+    assert done.stdout == bare.stdout
+    assert done.returncode == 0
