@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from rampart_seccomp.kernel import libseccomp
 from rampart_seccomp.kernel.bpf import decode
 
 SOURCE = Path(filters.__file__).parents[2]
+OWN = b"/h/.cache/rampart-seccomp"
 
 
 class Builds:
@@ -25,7 +28,7 @@ class Builds:
         self.program = program
         self.count = 0
 
-    def __call__(self) -> bytes:
+    def __call__(self, scoped: bool = True) -> bytes:
         self.count += 1
         return self.program
 
@@ -137,6 +140,37 @@ def test_what_cannot_be_trusted_is_built_again(spoil: object, cache: Path, build
     assert builds.count == 2
 
 
+def test_a_wrong_filter_with_the_right_checksum_is_built_again(cache: Path, builds: Builds) -> None:
+    """Whoever could write into the cache cannot have another filter used: it is proven again at each load."""
+    right = filters.load_filter()
+    everything_allowed = struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000)
+    cached(cache).write_bytes(filters._sealed(filters._key(True), everything_allowed))
+    assert filters.load_filter() == right
+    cached(cache).write_bytes(filters._sealed(filters._key(True), filters.build_filter(False)))
+    assert filters.load_filter() == right
+    assert builds.count == 3
+
+
+def test_each_kind_of_filter_has_its_own_file(cache: Path) -> None:
+    """The filter for kernels without a signal scope is another one, and neither is taken for the other."""
+    scoped, unscoped = filters.load_filter(), filters.load_filter(scoped=False)
+    assert scoped.fingerprint != unscoped.fingerprint
+    assert (filters.load_filter(), filters.load_filter(scoped=False)) == (scoped, unscoped)
+    assert len(list(cache.iterdir())) == 2
+
+
+def test_files_of_old_versions_go_after_a_month(cache: Path, builds: Builds) -> None:
+    """A new filter's coming removes what nobody has written for a month, and nothing younger or foreign."""
+    cache.mkdir(mode=0o700, parents=True)
+    for name, days in (("old.bpf", 31), (".old.bpf.part", 31), ("young.bpf", 29), ("foreign", 31)):
+        (cache / name).touch()
+        os.utime(cache / name, (time.time() - days * 86400,) * 2)
+    filters.load_filter()
+    assert {file.name for file in cache.iterdir()} >= {"young.bpf", "foreign"}
+    assert not {file.name for file in cache.iterdir()} & {"old.bpf", ".old.bpf.part"}
+    assert len(list(cache.iterdir())) == 3
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give files away")
 @pytest.mark.parametrize("whose", ["file", "directory"])
 def test_what_belongs_to_somebody_else_is_built_again(whose: str, cache: Path, builds: Builds) -> None:
@@ -186,18 +220,19 @@ def test_a_cache_that_cannot_be_written_is_no_error(
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [
-        ({"XDG_CACHE_HOME": "/c", "HOME": "/h"}, b"/c/rampart-seccomp"),
-        ({"XDG_CACHE_HOME": "relative", "HOME": "/h"}, b"/h/.cache/rampart-seccomp"),
-        ({"XDG_CACHE_HOME": "", "HOME": "/h"}, b"/h/.cache/rampart-seccomp"),
+        ({"XDG_CACHE_HOME": "/c", "HOME": "/h"}, [b"/c/rampart-seccomp", OWN]),
+        ({"XDG_CACHE_HOME": "relative", "HOME": "/h"}, [OWN]),
+        ({"XDG_CACHE_HOME": "", "HOME": "/h"}, [OWN]),
+        ({"XDG_CACHE_HOME": "/h/.cache", "HOME": "/h"}, [OWN]),
     ],
 )
 def test_where_the_cache_is(
-    environment: dict[str, str], expected: bytes, monkeypatch: pytest.MonkeyPatch
+    environment: dict[str, str], expected: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The place is that of the XDG specification: a relative XDG_CACHE_HOME does not count."""
+    """The place is that of the XDG specification, where relative ones do not count; then that in the home."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert filters.cache_directory() == expected
+    assert filters.cache_directories() == expected
 
 
 def test_a_cached_start_needs_no_pyseccomp(cache: Path, builds: Builds) -> None:

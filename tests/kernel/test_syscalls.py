@@ -174,6 +174,40 @@ STREAM, DGRAM, RAW = 1, 2, 3
 GARBAGE = 0xDEADBEEF << 32
 
 
+SIGNALLING = ("kill", "tkill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_send_signal")
+SCHEDULING = ("prlimit64", "sched_setaffinity", "sched_setscheduler", "sched_setparam", "sched_setattr")
+FREE_COMMANDS = (
+    *(0x5401, 0x5413, 0x541B, 0x5421, 0x5451, 0x540F, 0x80045430),  # TCGETS … FIOCLEX, TIOCSPTLCK
+    *(0x8910, 0x8912, 0x8913, 0x8915, 0x8927, 0x8933, 0x8946, 0x894B),  # SIOCG*, SIOCETHTOOL, SIOCOUTQNSD
+    *(0x80081272, 0x1268, 0xC0206921, 0x4B33, 0x4B46),  # block devices, KDGKBTYPE, KDGKBENT
+    *(0x40049409, 0x4020940D, 0xC0189436, 0xC020660B, 0x801C581F, 0x81009431, 0x80087601, 2),
+    *(0xC0106401, 0x5600, 0xC0045405, 0x8901, 0x8902),  # DRM, virtual terminals, …; owners, being confined
+)
+FORBIDDEN_COMMANDS = (
+    *(0x541D, 0x4B47, 0x4B49, 0x4B4D),
+    *(0x890B, 0x890C, 0x8914, 0x8916, 0x891C, 0x8922, 0x8923, 0x8924, 0x8932, 0x8936, 0x89A0, 0x89F1),
+    0x400454CA,  # TUNSETIFF
+    *(0x50009401, 0x5000940E, 0xD0009411, 0x40089413, 0x4004940F),  # Btrfs
+    *(0x4020BC10, 0xAA00, 0xC018AA3F, 0x40106F04),  # bcachefs, userfaultfd, OCFS2_IOC_REFLINK
+)
+ATTRIBUTE_COMMANDS = (
+    *(0x40086602, 0x40046602, 0x401C5820, 0x40087602, 0x40806685, 0x800C6613),
+    *(0xC0045877, 0xC0045878, 0x8004587D, 0xC038586B, 0x40086610, 0xF501),  # FIFREEZE … EXT4_IOC_RESIZE_FS
+)
+FREE_OPTIONS = (
+    *((1, name) for name in (2, 7, 9, 15, 20, 25, 26, 60)),  # SO_REUSEADDR … SO_BINDTODEVICE, SO_ZEROCOPY
+    *((0, name) for name in (1, 2, 8, 15, 24, 32, 35)),  # IP_TOS … IP_FREEBIND, multicast
+    *((41, name) for name in (5, 16, 18, 20, 26, 49, 56, 67)),  # IPV6_V6ONLY, IPV6_RECV*
+    *((6, name) for name in (1, 4, 13, 30, 31)),  # TCP_NODELAY … TCP_FASTOPEN_CONNECT, TCP_ULP
+    *((17, 103), (270, 1), (282, 2)),
+)
+FORBIDDEN_OPTIONS = (
+    *((0, name) for name in (4, 16, 17, 19, 64, 65, 96, 128, 200, 1153)),
+    *((41, name) for name in (6, 32, 34, 35, 54, 55, 57, 59, 64, 65, 75, 200)),
+    *((1, 36), (6, 19)),
+)
+
+
 @pytest.mark.parametrize(
     ("call", "expected"),
     [
@@ -183,6 +217,23 @@ GARBAGE = 0xDEADBEEF << 32
         (("ioctl", 0, 0x541C), refused(errno.EPERM)),
         (("ioctl", 3, 0x40086602), refused(errno.EOPNOTSUPP)),
         (("ioctl", 3, 0x80086601), FREE),
+        *((("ioctl", 3, command), FREE) for command in FREE_COMMANDS),
+        *((("ioctl", 3, command), refused(errno.EPERM)) for command in FORBIDDEN_COMMANDS),
+        *((("ioctl", 3, command), refused(errno.EOPNOTSUPP)) for command in ATTRIBUTE_COMMANDS),
+        *((("setsockopt", 3, *option), FREE) for option in FREE_OPTIONS),
+        *((("setsockopt", 3, *option), refused(errno.EPERM)) for option in FORBIDDEN_OPTIONS),
+        (("setsockopt", 3, GARBAGE, GARBAGE | 4), refused(errno.EPERM)),
+        *(((name, 0), FREE) for name in SCHEDULING),
+        *(((name, GARBAGE), FREE) for name in SCHEDULING),
+        *(((name, 4711), MEDIATED) for name in SCHEDULING),
+        (("setpriority", 0, 0, 5), FREE),
+        (("setpriority", 0, 4711, 5), MEDIATED),
+        (("setpriority", 1, 0, 5), MEDIATED),
+        (("setpriority", 2, 0, 5), refused(errno.EPERM)),
+        (("ioprio_set", 1, 0, 5), FREE),
+        (("ioprio_set", 1, 4711, 5), MEDIATED),
+        (("ioprio_set", 2, 0, 5), MEDIATED),
+        (("ioprio_set", 3, 1000, 5), refused(errno.EPERM)),
         (("prctl", 4, 0), Classified(Disposition.ANSWERED, 0)),
         (("prctl", 4 | GARBAGE, 0), Classified(Disposition.ANSWERED, 0)),
         (("prctl", 4, 1), FREE),
@@ -219,7 +270,7 @@ GARBAGE = 0xDEADBEEF << 32
         (("socket", INET, DGRAM, 136), refused(errno.EPROTONOSUPPORT)),
         (("socket", INET, RAW, 0), refused(errno.EPROTONOSUPPORT)),
         (("socket", INET, 10, 0), refused(errno.EPROTONOSUPPORT)),
-        (("socket", NETLINK, RAW | 0o2000000, 0), FREE),
+        (("socket", NETLINK, RAW | 0o2000000, 0), MEDIATED),
         (("socket", NETLINK, RAW, 15), refused(errno.EPROTONOSUPPORT)),
         (("socket", PACKET, RAW, 0), refused(errno.EAFNOSUPPORT)),
         (("socket", VSOCK, STREAM, 0), refused(errno.EAFNOSUPPORT)),
@@ -231,6 +282,32 @@ def test_decided_by_arguments(call: tuple[Any, ...], expected: Classified) -> No
     assert native(*call) == expected
 
 
+@pytest.mark.parametrize(
+    ("call", "scoped", "unscoped"),
+    [
+        *(((name, 1, 1, 1), FREE, MEDIATED) for name in SIGNALLING),
+        (("fcntl", 3, 8, 1), FREE, MEDIATED),
+        (("fcntl", 3, 15, 1), FREE, refused(errno.EPERM)),
+        (("fcntl", 3, 3), FREE, FREE),
+        (("fcntl", 3, 1030), FREE, FREE),
+        (("ioctl", 3, 0x8901), FREE, refused(errno.EPERM)),
+        (("ioctl", 3, 0x8902), FREE, refused(errno.EPERM)),
+        (("ioctl", 3, 0x5412), refused(errno.EPERM), refused(errno.EPERM)),
+        (("mount",), refused(errno.EPERM), refused(errno.EPERM)),
+    ],
+)
+def test_signals_are_mediated_where_the_kernel_does_not_confine_them(
+    call: tuple[Any, ...], scoped: Classified, unscoped: Classified
+) -> None:
+    """Without Landlock's signal scope whoever would get a signal is asked about; nothing else differs."""
+    name, *args = call
+    arguments = (*args, *(0,) * (6 - len(args)))
+    number = by_number_of(name)
+    assert (classify(number, arguments), classify(number, arguments, False)) == (scoped, unscoped)
+    different = {name for name in table() if table()[name] != table(False)[name]}
+    assert different == {*SIGNALLING, "fcntl", "ioctl"}
+
+
 def test_the_fingerprint_is_that_of_the_content(monkeypatch: pytest.MonkeyPatch) -> None:
     """Equal tables have equal fingerprints, and another disposition gives another."""
     from rampart_seccomp.kernel import syscalls
@@ -239,5 +316,5 @@ def test_the_fingerprint_is_that_of_the_content(monkeypatch: pytest.MonkeyPatch)
     assert fingerprint.__wrapped__() == before
     changed = dict(by_number())
     changed[by_number_of("mount")] = table()["read"]
-    monkeypatch.setattr(syscalls, "by_number", lambda: changed)
+    monkeypatch.setattr(syscalls, "by_number", lambda scoped: changed)
     assert fingerprint.__wrapped__() != before

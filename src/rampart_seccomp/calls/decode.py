@@ -6,7 +6,7 @@ import errno
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from rampart_seccomp.calls import metadata, naming, opening, sending, sockets, starting
+from rampart_seccomp.calls import metadata, naming, netlink, opening, processes, sending, sockets, starting
 from rampart_seccomp.calls.call import Call, Refusal, Setting
 from rampart_seccomp.calls.notification import Notification
 from rampart_seccomp.kernel.syscalls import Disposition, classify
@@ -21,8 +21,10 @@ DECODERS: Mapping[str, Callable[[Notification, Setting], Call]] = MappingProxyTy
         "creat": opening.creat,
         **naming.DECODERS,
         **metadata.DECODERS,
+        **processes.DECODERS,
         "execve": starting.execve,
         "execveat": starting.execveat,
+        "socket": netlink.socket,
         "connect": sockets.connect,
         "bind": sockets.bind,
         "listen": sockets.listen,
@@ -52,11 +54,12 @@ def decode(notification: Notification, setting: Setting | None = None) -> Call:
         TargetGone: Nobody waits for the answer any more.
     """
     shared = setting if setting is not None else Setting()
+    # The stricter table has all that either filter refuses.
+    classified = classify(notification.number, notification.args, scoped=False)
     decoder = DECODERS.get(notification.syscall)
-    if decoder is not None:
+    if decoder is not None and classified.disposition is not Disposition.REFUSED:
         return decoder(notification, shared)
     # Only refused calls come here otherwise; should another ever do, it is refused as well.
-    classified = classify(notification.number, notification.args)
     refused = classified.disposition is Disposition.REFUSED and classified.errno
     refusal = Refusal(f"{notification.syscall} is not available in here", refused or errno.ENOSYS)
     return RefusedCall(notification, shared, refusal=refusal)

@@ -19,7 +19,9 @@ from errno import EPERM
 import attrs
 
 from rampart_seccomp.calls.call import Call, Refusal, Setting
-from rampart_seccomp.calls.notification import Notification
+from rampart_seccomp.calls.notification import Notification, int32
+
+__all__ = ["socket"]
 
 __all__ = ["socket"]
 
@@ -45,7 +47,7 @@ class ReadingSocket(Call):
 
     def perform(self) -> None:
         """Make the socket and hand it over."""
-        _, kind, protocol = (value & 0xFFFFFFFF for value in self.notification.args[:3])
+        _, kind, protocol = map(int32, self.notification.args[:3])
         with _without_net_admin():
             made = sockets.socket(sockets.AF_NETLINK, kind | sockets.SOCK_CLOEXEC, protocol)
         with made:

@@ -2,9 +2,9 @@
 
 Whom a call is about stands in registers, and whether that process is of the tree does not change while it
 lives, so the kernel may run the call after the decision (``continued``). What is left is the reuse of a pid:
-a process of the tree would have to end, be reaped and have its number taken by one outside in the microseconds
-between. A pidfd is a number too, which a sibling thread can give another meaning: it is copied, and the
-signal is sent through the copy.
+a process of the tree would have to end, be reaped and have its number taken by one outside in the
+microseconds between. A pidfd is a number too, which a sibling thread can give another meaning: it is copied,
+and the signal is sent through the copy.
 
 A group is decided by its members of the moment. Numbers are those of the broker's pid namespace; a target in
 another one can name nobody.
@@ -131,7 +131,7 @@ def prlimit64(notification: Notification, setting: Setting) -> Call:
 
 
 def _priority(first: int) -> Decoder:
-    """Decode setpriority(2) and ioprio_set(2), whose ``which`` is first (process), + 1 (group), + 2 (user)."""
+    """Decode setpriority(2) and ioprio_set(2): ``which`` is first (process), + 1 (group) or + 2 (user)."""
 
     def decode(notification: Notification, setting: Setting) -> Call:
         which, who = int32(notification.args[0]) - first, int32(notification.args[1])

@@ -1,30 +1,35 @@
 """The seccomp filter: built from the table with libseccomp, checked, and kept in a cache.
 
 Only masked equality is used, since libseccomp miscompiles the ordering comparisons; what it makes of the
-rules is checked by `bpf.verify` before anybody sees it. It is exported, never loaded into this process.
+rules is proven right by `proof.verify` before anybody sees it, and so is what comes from the cache. It is
+exported, never loaded into this process.
 """
 
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
+import operator
 import os
 import pwd
 import secrets
 import stat
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import attrs
 
 from rampart_seccomp.errors import FilterError, LibraryMissing
-from rampart_seccomp.kernel import bpf, libseccomp, syscalls
-from rampart_seccomp.kernel.syscalls import Classified, Match, Syscall
+from rampart_seccomp.kernel import bpf, entries, ioctls, libseccomp, proof, sockets, syscalls
+from rampart_seccomp.kernel.entries import Classified, Disposition, Match, Syscall
 
-__all__ = ["Filter", "build_filter", "cache_directory", "load_filter"]
+__all__ = ["Filter", "build_filter", "cache_directories", "load_filter"]
 
 _MAGIC = b"rampart-seccomp filter\n"
 _INSTRUCTION = 8  # sizeof(struct sock_filter)
+_KEPT = 30 * 24 * 3600  # seconds
 
 
 @attrs.frozen
@@ -61,27 +66,34 @@ def _pyseccomp() -> Any:
 def _rules(entry: Syscall) -> Iterator[tuple[int, tuple[Match, ...]]]:
     """Give a call's rules as (action, conditions).
 
-    Rules whose action is that of the entry itself are left out. "Everything else" cannot be said by a rule
-    without conditions, which would swallow the others, so it is said by two rules on one bit, 0 and 1:
-    libseccomp tests the wider mask of a case first.
+    Last rules whose action is that of the entry itself are left out. "Everything else" cannot be said by a
+    rule without conditions, which would swallow the others, so it is said by two rules on one bit, 0 and 1,
+    that all masks have: libseccomp tests the wider mask first.
     """
     otherwise = bpf.returned(Classified(entry.disposition, entry.errno))
     found = [(bpf.returned(Classified(case.disposition, case.errno)), case.matches) for case in entry.cases]
-    special = [(action, matches) for action, matches in found if action != otherwise]
-    if not special:
+    while found and found[-1][0] == otherwise:
+        found.pop()
+    if not found:
         yield otherwise, ()
         return
-    yield from special
-    argument, mask, _ = min(match for _, matches in special for match in matches)
-    bit = mask & -mask
-    taken = {matches for _, matches in special}
+    yield from found
+    argument = min(match.argument for _, matches in found for match in matches)
+    shared = functools.reduce(
+        operator.and_, (match.mask for _, matches in found for match in matches if match.argument == argument)
+    )
+    bit = shared & -shared
+    taken = {matches for _, matches in found}
     for value in (0, bit):
         if ((rest := Match(argument, bit, value)),) not in taken:
             yield otherwise, (rest,)
 
 
-def build_filter() -> bytes:
+def build_filter(scoped: bool = True) -> bytes:
     """Build the filter for this machine and check it.
+
+    Args:
+        scoped: Whether the kernel confines signals to the tree; if not, the filter asks about them.
 
     Returns:
         An array of ``struct sock_filter``, native endian.
@@ -95,8 +107,8 @@ def build_filter() -> bytes:
     made = library.SyscallFilter(absent)
     made.set_attr(library.Attr.ACT_BADARCH, library.KILL_PROCESS)
     made.set_attr(library.Attr.CTL_OPTIMIZE, 2)
-    for number, entry in sorted(syscalls.by_number().items()):
-        if entry.disposition is syscalls.Disposition.ABSENT:
+    for number, entry in sorted(syscalls.by_number(scoped).items()):
+        if entry.disposition is Disposition.ABSENT:
             continue
         for action, matches in _rules(entry):
             conditions = [
@@ -110,29 +122,31 @@ def build_filter() -> bytes:
         made.export_bpf(file)
         file.seek(0)
         program = file.read()
-    bpf.verify(program)
+    proof.verify(program, scoped)
     return program
 
 
-def cache_directory() -> bytes:
-    """Name the directory that built filters are kept in; it need not exist.
+def cache_directories() -> list[bytes]:
+    """Name the directories that built filters are kept in; they need not exist.
 
-    ``$XDG_CACHE_HOME/rampart-seccomp``, or ``~/.cache/rampart-seccomp`` where that is unset or relative (XDG
-    Base Directory Specification).
+    Returns:
+        The one in use first: ``$XDG_CACHE_HOME/rampart-seccomp``, or ``~/.cache/rampart-seccomp`` where that
+        is unset or relative (XDG Base Directory Specification). Then the latter, if it is another, which is
+        in use when the variable is not set.
     """
-    base = os.environb.get(b"XDG_CACHE_HOME", b"")
-    if not base.startswith(b"/"):
-        home = os.environb.get(b"HOME", b"")
-        if not home.startswith(b"/"):
-            home = os.fsencode(pwd.getpwuid(os.geteuid()).pw_dir)
-        base = os.path.join(home, b".cache")
-    return os.path.join(base, b"rampart-seccomp")
+    home = os.environb.get(b"HOME", b"")
+    if not home.startswith(b"/"):
+        home = os.fsencode(pwd.getpwuid(os.geteuid()).pw_dir)
+    bases = [os.environb.get(b"XDG_CACHE_HOME", b""), os.path.join(home, b".cache")]
+    found = [os.path.join(base, b"rampart-seccomp") for base in bases if base.startswith(b"/")]
+    return list(dict.fromkeys(found))
 
 
-def _key() -> str:
+def _key(scoped: bool) -> str:
     """Give the SHA-256, in hex, of all that a filter depends on: table, library, machine and this code."""
-    digest = hashlib.sha256(f"{syscalls.fingerprint()} {libseccomp.version()}\n".encode())
-    for path in (__file__, bpf.__file__, libseccomp.__file__, syscalls.__file__):
+    digest = hashlib.sha256(f"{syscalls.fingerprint(scoped)} {libseccomp.version()}\n".encode())
+    modules = (bpf, entries, ioctls, libseccomp, proof, sockets, syscalls)
+    for path in (__file__, *(module.__file__ for module in modules)):
         with open(str(path), "rb") as source:
             digest.update(hashlib.sha256(source.read()).digest())
     return digest.hexdigest()
@@ -168,8 +182,8 @@ def _sealed(key: str, program: bytes) -> bytes:
     return _MAGIC + hashlib.sha256(key.encode() + program).hexdigest().encode() + b"\n" + program
 
 
-def _read(directory: int, name: str, key: str) -> bytes | None:
-    """Read a cached program; None if there is none, or it is not whole, not ours or made for another key."""
+def _read(directory: int, name: str, key: str, scoped: bool) -> bytes | None:
+    """Read a cached program; None if there is none, or it is not whole, not ours, stale or wrong."""
     try:
         file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
     except OSError:
@@ -182,7 +196,7 @@ def _read(directory: int, name: str, key: str) -> bytes | None:
     if content != _sealed(key, program):
         return None
     try:
-        bpf.decode(program)
+        proof.verify(program, scoped)
     except FilterError:
         return None
     return program
@@ -208,27 +222,43 @@ def _write(directory: int, name: str, content: bytes) -> None:
         os.unlink(temporary, dir_fd=directory)
 
 
-def load_filter() -> Filter:
-    """Take the filter for this machine from the cache, or build, check and cache it.
+def _prune(directory: int) -> None:
+    """Remove filters of other versions, and unfinished files, that nobody has written for a month."""
+    limit = time.time() - _KEPT
+    for name in os.listdir(directory):
+        try:
+            if ".bpf" in name and os.stat(name, dir_fd=directory, follow_symlinks=False).st_mtime < limit:
+                os.unlink(name, dir_fd=directory)
+        except OSError:
+            continue  # somebody else was faster, or it is no file
 
-    A cached file is trusted only if it and its directory belong to the effective user and are closed to all
-    others, and its checksum covers what it was built from; otherwise the filter is built again.
+
+def load_filter(scoped: bool = True) -> Filter:
+    """Take the filter for this machine from the cache, or build and cache it.
+
+    A cached file is looked at only if it and its directory belong to the effective user and are closed to all
+    others, and is used only if it is proven to do what the table says; otherwise the filter is built again.
+
+    Args:
+        scoped: Whether the kernel confines signals to the tree (`probes.signal_scope`); if not, the filter
+            asks about them.
 
     Raises:
         LibraryMissing: libseccomp is not installed.
         FilterError: See `build_filter`.
         KernelSupportError: There is no table for this type of machine.
     """
-    directory = _open_directory(cache_directory())
+    directory = _open_directory(cache_directories()[0])
     if directory is None:
-        return Filter(build_filter())
+        return Filter(build_filter(scoped))
     try:
-        key = _key()
+        key = _key(scoped)
         name = f"{key[:32]}.bpf"
-        program = _read(directory, name, key)
+        program = _read(directory, name, key, scoped)
         if program is None:
-            program = build_filter()
+            program = build_filter(scoped)
             _write(directory, name, _sealed(key, program))
+            _prune(directory)
         return Filter(program)
     finally:
         os.close(directory)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+from collections.abc import Iterable, Iterator
 
 from rampart_seccomp.kernel.syscalls import Disposition, Syscall, table
 
@@ -23,6 +24,13 @@ from the table that the filter is built from: `python -m rampart_seccomp.kernel.
 """
 
 
+_UNSCOPED = """## Without Landlock's signal scope
+
+On kernels before Linux 6.12 nothing confines the signals of a tree to it. There these are held or refused,
+too:
+"""
+
+
 def _reason(entry: Syscall) -> tuple[str, str]:
     return (errno.errorcode[entry.errno] if entry.errno else "", entry.note)
 
@@ -32,16 +40,22 @@ def _exceptions(entry: Syscall) -> str:
     return f"`{entry.name}` ({', '.join(others)} by arguments)" if others else f"`{entry.name}`"
 
 
+def _listed(entries: Iterable[Syscall]) -> Iterator[str]:
+    """List entries, those in a row that share their reason together."""
+    for (number, note), group in itertools.groupby(entries, _reason):
+        head = ": ".join(part for part in (f"`{number}`" if number else "", note) if part)
+        names = ", ".join(_exceptions(entry) for entry in group)
+        yield f"* {head}:\n  {names}\n" if head else f"* {names}\n"
+
+
 def page() -> str:
     """Write the page, in Markdown."""
     parts = [_INTRODUCTION]
     for disposition, meaning in _MEANING.items():
         parts.append(f"## {disposition.value.capitalize()}\n\n{meaning}\n")
-        entries = [entry for entry in table().values() if entry.disposition is disposition]
-        for (number, note), group in itertools.groupby(entries, _reason):
-            head = ": ".join(part for part in (f"`{number}`" if number else "", note) if part)
-            names = ", ".join(_exceptions(entry) for entry in group)
-            parts.append(f"* {head}:\n  {names}\n" if head else f"* {names}\n")
+        parts += _listed(entry for entry in table().values() if entry.disposition is disposition)
+    parts.append(_UNSCOPED)
+    parts += _listed(entry for name, entry in table(scoped=False).items() if entry != table()[name])
     return "\n".join(parts)
 
 

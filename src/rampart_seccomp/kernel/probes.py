@@ -19,7 +19,7 @@ import attrs
 from rampart_seccomp.errors import KernelSupportError, LibraryMissing
 from rampart_seccomp.kernel import libseccomp
 
-__all__ = ["Features", "Finding", "probe"]
+__all__ = ["Features", "Finding", "probe", "signal_scope"]
 
 State = Literal["ok", "degraded", "missing"]
 
@@ -241,6 +241,11 @@ def _release_at_least(release: str, major: int, minor: int) -> bool:
 
 def _landlock_abi() -> int:
     return max(0, _call(_LANDLOCK_CREATE_RULESET, None, 0, _LANDLOCK_VERSION)[0])
+
+
+def signal_scope() -> bool:
+    """Tell whether the kernel can confine a tree's signals to it: landlock(7), LANDLOCK_SCOPE_SIGNAL."""
+    return _landlock_abi() >= _SCOPE_ABI
 
 
 def _openat2() -> bool:

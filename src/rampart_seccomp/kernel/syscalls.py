@@ -11,16 +11,24 @@ errno, 0 for a success that does nothing). Numbers that are not in the table are
 
 from __future__ import annotations
 
-import enum
 import errno
 import functools
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
 
-import attrs
-
+from rampart_seccomp.kernel import ioctls, sockets
+from rampart_seccomp.kernel.entries import (
+    INT,
+    LONG,
+    Case,
+    Classified,
+    Disposition,
+    Match,
+    Syscall,
+    free,
+    refused,
+)
 from rampart_seccomp.kernel.libseccomp import architecture, number_of
 
 __all__ = [
@@ -36,137 +44,21 @@ __all__ = [
     "table",
 ]
 
-
-class Disposition(str, enum.Enum):
-    """What becomes of a call. ``KILLED`` stands in no entry: it is for calls of a foreign ABI."""
-
-    FREE = "free"
-    MEDIATED = "mediated"
-    REFUSED = "refused"
-    ABSENT = "absent"
-    ANSWERED = "answered"
-    KILLED = "killed"
-
-    def __str__(self) -> str:
-        return self.value
-
-
 FREE, MEDIATED, REFUSED = Disposition.FREE, Disposition.MEDIATED, Disposition.REFUSED
 ABSENT, ANSWERED, KILLED = Disposition.ABSENT, Disposition.ANSWERED, Disposition.KILLED
-
-INT = 0xFFFFFFFF  # what the kernel takes of an int; callers leave garbage, zeros or the sign above it
-LONG = 0xFFFFFFFFFFFFFFFF  # pointers and longs
-
-
-class Match(NamedTuple):
-    """A condition on one argument register: ``args[argument] & mask == value``."""
-
-    argument: int
-    mask: int
-    value: int
-
-
-@attrs.frozen
-class Case:
-    """A disposition for some arguments of a call: those that meet all of the conditions."""
-
-    matches: tuple[Match, ...]
-    disposition: Disposition
-    errno: int | None = None
-
-
-@attrs.frozen
-class Syscall:
-    """One entry of the table.
-
-    Attributes:
-        name: Name, as libseccomp and the man pages have it.
-        disposition: What becomes of the call if none of its cases applies.
-        errno: Answer to a refused or answered call.
-        cases: Dispositions that depend on argument registers; the first that applies counts.
-        note: The reason, where it is not obvious.
-    """
-
-    name: str
-    disposition: Disposition
-    errno: int | None = None
-    cases: tuple[Case, ...] = ()
-    note: str = ""
-
-    @property
-    def handler(self) -> str | None:
-        """The decoder's key, if the call is ever mediated: its name."""
-        every = (self.disposition, *(case.disposition for case in self.cases))
-        return self.name if MEDIATED in every else None
-
-
-class Classified(NamedTuple):
-    """What the filter has to do with one call, and the errno if that is to answer it."""
-
-    disposition: Disposition
-    errno: int | None
 
 
 def _all(names: str, disposition: Disposition, errno: int | None = None, note: str = "") -> list[Syscall]:
     return [Syscall(name, disposition, errno, (), note) for name in names.split()]
 
 
-def _refused(number: int, *matches: Match) -> Case:
-    return Case(matches, REFUSED, number)
-
-
-def _free(*matches: Match) -> Case:
-    return Case(matches, FREE)
-
-
-# Control operations of ioctl(2) that go around what is decided elsewhere. The numbers are those of the
-# generic encoding (asm-generic/ioctl.h), which x86_64 and aarch64 share.
-
-
-def _write_ioctl(kind: int, number: int, size: int) -> int:
-    return 1 << 30 | size << 16 | kind << 8 | number
-
-
-_TERMINAL = (
-    0x5412,  # TIOCSTI: types into the terminal that the user's shell will read
-    0x541C,  # TIOCLINUX: the same through the console's selection
-)
-_INODE = (
-    _write_ioctl(ord("f"), 2, 8),  # FS_IOC_SETFLAGS
-    _write_ioctl(ord("f"), 2, 4),  # FS_IOC32_SETFLAGS
-    _write_ioctl(ord("X"), 32, 28),  # FS_IOC_FSSETXATTR
-    _write_ioctl(ord("v"), 2, 8),  # FS_IOC_SETVERSION
-    _write_ioctl(ord("v"), 2, 4),  # FS_IOC32_SETVERSION
-    _write_ioctl(ord("f"), 4, 8),  # EXT4_IOC_SETVERSION
-    _write_ioctl(ord("f"), 133, 128),  # FS_IOC_ENABLE_VERITY
-    2 << 30 | 12 << 16 | ord("f") << 8 | 19,  # FS_IOC_SET_ENCRYPTION_POLICY, declared as _IOR
-    _write_ioctl(ord("r"), 0x11, 4),  # FAT_IOCTL_SET_ATTRIBUTES
-)
-_OBJECTS = (
-    *(_write_ioctl(0x94, number, 4096) for number in (1, 14, 15, 23, 24, 63)),  # btrfs subvolumes, snapshots
-    _write_ioctl(0x94, 26, 8),  # BTRFS_IOC_SUBVOL_SETFLAGS
-    3 << 30 | 56 << 16 | ord("X") << 8 | 107,  # XFS_IOC_OPEN_BY_HANDLE
-    _write_ioctl(ord("X"), 123, 72),  # XFS_IOC_ATTRMULTI_BY_HANDLE
-)
-
 _O_PATH = 0o10000000
 _UNSHARE_HARMLESS = 0x400 | 0x200 | 0x40000  # CLONE_FILES, CLONE_FS, CLONE_SYSVSEM
 _CLONE_NEW = 0x7E020000  # every CLONE_NEW* of clone(2); CLONE_NEWTIME is part of the exit signal there
 
-_AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK = 1, 2, 10, 16
-_SOCK_TYPE = 0xF  # above it stand SOCK_NONBLOCK and SOCK_CLOEXEC
-_TRANSPORTS = ((1, 0), (1, 6), (2, 0), (2, 17))  # SOCK_STREAM with TCP, SOCK_DGRAM with UDP
-
-
-def _socket_cases() -> Iterator[Case]:
-    yield _free(Match(0, INT, _AF_UNIX))
-    for family in (_AF_INET, _AF_INET6):
-        for kind, protocol in _TRANSPORTS:
-            yield _free(Match(0, INT, family), Match(1, _SOCK_TYPE, kind), Match(2, INT, protocol))
-    yield _free(Match(0, INT, _AF_NETLINK), Match(2, INT, 0))  # NETLINK_ROUTE
-    for family in (_AF_INET, _AF_INET6, _AF_NETLINK):
-        yield _refused(errno.EPROTONOSUPPORT, Match(0, INT, family))
-
+_AF_UNIX = 1
+_WHO_PROCESS, _WHO_USER = 0, 2  # of PRIO_*; IOPRIO_WHO_* is one more
+_F_SETOWN, _F_SETOWN_EX = 8, 15
 
 _FREE_CALLS = [
     *_all(
@@ -226,15 +118,16 @@ _FREE_CALLS = [
         FREE,
     ),
     *_all(
-        "kill tkill tgkill rt_sigqueueinfo rt_tgsigqueueinfo pidfd_open pidfd_send_signal",
+        "kill tkill tgkill rt_sigqueueinfo rt_tgsigqueueinfo pidfd_send_signal",
         FREE,
         note="Landlock's signal scope confines signals to the tree",
     ),
+    Syscall("pidfd_open", FREE, note="every use of a pidfd on another process is decided"),
     *_all(
         """
-        sched_yield sched_setparam sched_getparam sched_setscheduler sched_getscheduler sched_setattr
-        sched_getattr sched_get_priority_max sched_get_priority_min sched_rr_get_interval sched_setaffinity
-        sched_getaffinity getpriority setpriority ioprio_set ioprio_get getrlimit setrlimit prlimit64
+        sched_yield sched_getparam sched_getscheduler sched_getattr sched_get_priority_max
+        sched_get_priority_min sched_rr_get_interval sched_getaffinity getpriority ioprio_get getrlimit
+        setrlimit
         """,
         FREE,
     ),
@@ -247,7 +140,7 @@ _FREE_CALLS = [
         note="reaches objects of the same user outside of the tree; the threat model says so",
     ),
     *_all(
-        "accept accept4 recvfrom recvmsg recvmmsg shutdown getsockname getpeername setsockopt getsockopt",
+        "accept accept4 recvfrom recvmsg recvmmsg shutdown getsockname getpeername getsockopt",
         FREE,
         note="acts on a socket whose connect, bind or listen was decided",
     ),
@@ -255,11 +148,11 @@ _FREE_CALLS = [
 ]
 
 _MEDIATED_CALLS = [
-    Syscall("open", MEDIATED, cases=(_free(Match(1, _O_PATH, _O_PATH)),), note="O_PATH: see openat"),
+    Syscall("open", MEDIATED, cases=(free(Match(1, _O_PATH, _O_PATH)),), note="O_PATH: see openat"),
     Syscall(
         "openat",
         MEDIATED,
-        cases=(_free(Match(2, _O_PATH, _O_PATH)),),
+        cases=(free(Match(2, _O_PATH, _O_PATH)),),
         note="O_PATH gives no access by itself; every later use is decided again",
     ),
     Syscall("openat2", MEDIATED, note="its flags stand in memory, where they can change"),
@@ -285,7 +178,7 @@ _MEDIATED_CALLS = [
     *_all("execve execveat", MEDIATED),
     *_all("connect bind", MEDIATED),
     Syscall("listen", MEDIATED, note="binds a socket that has no port yet"),
-    Syscall("sendto", MEDIATED, cases=(_free(Match(4, LONG, 0)),), note="free without an address"),
+    Syscall("sendto", MEDIATED, cases=(free(Match(4, LONG, 0)),), note="free without an address"),
     *_all("sendmsg sendmmsg", MEDIATED, note="the address stands in memory"),
 ]
 
@@ -341,18 +234,48 @@ _DEPENDING_CALLS = [
     Syscall(
         "ioctl",
         FREE,
-        cases=(
-            *(_refused(errno.EPERM, Match(1, INT, command)) for command in (*_TERMINAL, *_OBJECTS)),
-            *(_refused(errno.EOPNOTSUPP, Match(1, INT, command)) for command in _INODE),
-        ),
-        note="refused: typing into the terminal, inode flags, subvolumes, opening by handle",
+        cases=ioctls.CASES,
+        note="refused: typing into the terminal, changing inodes, file systems, interfaces and routes",
+    ),
+    Syscall(
+        "setsockopt",
+        FREE,
+        cases=sockets.OPTION_CASES,
+        note="refused: options that lead packets elsewhere, and tables of the machine",
+    ),
+    *(
+        Syscall(
+            name,
+            MEDIATED,
+            cases=(free(Match(0, INT, 0)),),
+            note="free on the caller; another process must be of the tree",
+        )
+        for name in (
+            "prlimit64",
+            "sched_setaffinity",
+            "sched_setscheduler",
+            "sched_setparam",
+            "sched_setattr",
+        )
+    ),
+    *(
+        Syscall(
+            name,
+            MEDIATED,
+            cases=(
+                free(Match(0, INT, process), Match(1, INT, 0)),
+                refused(errno.EPERM, Match(0, INT, process + _WHO_USER)),
+            ),
+            note="free on the caller; another process must be of the tree; refused on all of a user's",
+        )
+        for name, process in (("setpriority", _WHO_PROCESS), ("ioprio_set", _WHO_PROCESS + 1))
     ),
     Syscall(
         "prctl",
         FREE,
         cases=(
             Case((Match(0, INT, 4), Match(1, LONG, 0)), ANSWERED, 0),
-            _refused(errno.EPERM, Match(0, INT, 35)),
+            refused(errno.EPERM, Match(0, INT, 35)),
         ),
         note="PR_SET_DUMPABLE 0 does nothing, since the broker must read its target; PR_SET_MM is refused",
     ),
@@ -360,30 +283,30 @@ _DEPENDING_CALLS = [
         "clone",
         REFUSED,
         errno.EPERM,
-        cases=(_free(Match(0, _CLONE_NEW, 0)),),
+        cases=(free(Match(0, _CLONE_NEW, 0)),),
         note="refused with any namespace flag",
     ),
     Syscall(
         "unshare",
         REFUSED,
         errno.EPERM,
-        cases=(_free(Match(0, INT & ~_UNSHARE_HARMLESS, 0)),),
+        cases=(free(Match(0, INT & ~_UNSHARE_HARMLESS, 0)),),
         note="free for nothing but CLONE_FILES, CLONE_FS and CLONE_SYSVSEM",
     ),
     Syscall(
         "socket",
         REFUSED,
         errno.EAFNOSUPPORT,
-        cases=tuple(_socket_cases()),
-        note="free: unix sockets, TCP and UDP over IP, route netlink",
+        cases=sockets.SOCKET_CASES,
+        note="free: unix sockets, TCP and UDP over IP; route netlink is made without the right to configure",
     ),
-    Syscall("socketpair", REFUSED, errno.EAFNOSUPPORT, cases=(_free(Match(0, INT, _AF_UNIX)),)),
+    Syscall("socketpair", REFUSED, errno.EAFNOSUPPORT, cases=(free(Match(0, INT, _AF_UNIX)),)),
     *(
         Syscall(
             name,
             REFUSED,
             errno.EPERM,
-            cases=(_free(Match(0, INT, 0)),),
+            cases=(free(Match(0, INT, 0)),),
             note="free for the caller's own memory only",
         )
         for name in ("migrate_pages", "move_pages")
@@ -408,6 +331,30 @@ _ABSENT_CALLS = [
     ),
 ]
 
+# What differs where the kernel does not confine signals (Landlock's signal scope, Linux 6.12).
+_UNSCOPED_CALLS = [
+    *_all(
+        "kill tkill tgkill rt_sigqueueinfo rt_tgsigqueueinfo pidfd_send_signal",
+        MEDIATED,
+        note="signals go to the tree alone",
+    ),
+    Syscall(
+        "fcntl",
+        FREE,
+        cases=(
+            Case((Match(1, INT, _F_SETOWN),), MEDIATED),
+            refused(errno.EPERM, Match(1, INT, _F_SETOWN_EX)),
+        ),
+        note="whoever gets SIGIO must be of the tree; F_SETOWN_EX names it in memory",
+    ),
+    Syscall(
+        "ioctl",
+        FREE,
+        cases=(*ioctls.CASES, *ioctls.OWNER_CASES),
+        note="refused, too: naming who gets SIGIO and SIGURG",
+    ),
+]
+
 # From 424 on a call has the same number on every architecture (asm-generic/unistd.h).
 _COMMON_FIRST = 424
 _COMMON = """
@@ -422,18 +369,28 @@ _OWN = {"x86_64": {"uretprobe": 335, "uprobe": 336}}
 
 
 @functools.cache
-def table() -> Mapping[str, Syscall]:
-    """Give the whole table by name, for all architectures."""
+def table(scoped: bool = True) -> Mapping[str, Syscall]:
+    """Give the whole table by name, for all architectures.
+
+    Args:
+        scoped: Whether the kernel confines signals to the tree (Landlock's signal scope). If not, more is
+            mediated or refused; nothing is less so.
+    """
     entries = [*_FREE_CALLS, *_MEDIATED_CALLS, *_REFUSED_CALLS, *_DEPENDING_CALLS, *_ABSENT_CALLS]
     named = {entry.name: entry for entry in entries}
     if len(named) != len(entries):
         raise AssertionError("a system call stands in the table twice")
+    if not scoped:
+        named |= {entry.name: entry for entry in _UNSCOPED_CALLS}
     return MappingProxyType(named)
 
 
 @functools.cache
-def by_number() -> Mapping[int, Syscall]:
+def by_number(scoped: bool = True) -> Mapping[int, Syscall]:
     """Give the table by the numbers of this machine; calls that it does not have are left out.
+
+    Args:
+        scoped: As for `table`.
 
     Raises:
         LibraryMissing: libseccomp, which knows the numbers, is not installed.
@@ -442,7 +399,7 @@ def by_number() -> Mapping[int, Syscall]:
     newer = {name: _COMMON_FIRST + index for index, name in enumerate(_COMMON.split())}
     newer |= _OWN.get(architecture().name, {})
     numbered = {}
-    for name, entry in table().items():
+    for name, entry in table(scoped).items():
         number = number_of(name)
         if number is None:
             number = newer.get(name)
@@ -457,17 +414,18 @@ def name_of(nr: int) -> str:
     return entry.name if entry else f"syscall_{nr}"
 
 
-def classify(nr: int, args: Sequence[int]) -> Classified:
+def classify(nr: int, args: Sequence[int], scoped: bool = True) -> Classified:
     """Say what has to become of a native call: the specification that the filter is checked against.
 
     Args:
         nr: Number, as ``seccomp_data.nr`` has it; the lower 32 bits count.
         args: The six argument registers, unsigned.
+        scoped: As for `table`.
     """
     nr &= INT
     if architecture().x32 and nr >= 0x40000000 and nr != INT:
         return Classified(KILLED, None)
-    entry = by_number().get(nr)
+    entry = by_number(scoped).get(nr)
     if entry is None:
         return Classified(ABSENT, errno.ENOSYS)
     for case in entry.cases:
@@ -477,10 +435,10 @@ def classify(nr: int, args: Sequence[int]) -> Classified:
 
 
 @functools.cache
-def fingerprint() -> str:
-    """Give the SHA-256, in hex, of all that the filter for this machine depends on in this module."""
+def fingerprint(scoped: bool = True) -> str:
+    """Give the SHA-256, in hex, of all that the filter for this machine depends on in the table."""
     digest = hashlib.sha256(architecture().name.encode())
-    for number, entry in sorted(by_number().items()):
+    for number, entry in sorted(by_number(scoped).items()):
         cases = [(case.matches, case.disposition.value, case.errno) for case in entry.cases]
         line = (number, entry.name, entry.disposition.value, entry.errno, cases)
         digest.update(f"{line!r}\n".encode())
