@@ -308,6 +308,7 @@ class Session:
             judgements = self._judge.judge(call)
             while judgements and not judgements[0].allowed:
                 if not call.cut_before(judgements[0].event):
+                    call.close()
                     self._refuse(judgements[0], notification, began)
                     return True
                 self._note_denial(_with_process(judgements[0], notification), began)
@@ -320,10 +321,12 @@ class Session:
             except TargetGone:
                 raise
             except Withheld as withheld:
+                call.close()
                 self._refuse(withheld.judgement, notification, began)
                 return True
             except OSError as error:
                 failed = error
+                call.close()
                 notification.deny(error.errno or errno.EACCES)
             for judgement in judgements:
                 self._record(judgement, failed.errno if failed else None, call.enforced, began)

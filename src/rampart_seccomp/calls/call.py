@@ -185,7 +185,9 @@ class Call:
     """How an allowed call takes effect: ``performed`` by the broker, or ``continued`` by the kernel."""
 
     def perform(self) -> None:
-        """Carry the call out and answer it.
+        """Carry the call out, let go of everything held, and only then answer.
+
+        A copy of a socket that outlives the answer would keep its port taken when the program closes it.
 
         Raises:
             OSError: The call failed as the target's own would have; it is not yet answered.
@@ -196,7 +198,7 @@ class Call:
         raise NotImplementedError(type(self).__name__)
 
     def cut_before(self, event: Event) -> bool:
-        """Keep only what comes before a denied effect, if the call can be done in part; tell whether it can."""
+        """Keep only what comes before a denied effect, if the call can be done in part; tell if so."""
         return False
 
     def ensure_named_as_judged(self) -> None:

@@ -40,6 +40,7 @@ class MetadataCall(Call):
         _ = self.notification.identity
         self.notification.ensure_valid()
         checked(self.act(self.notification, self.pin), self.notification.syscall)
+        self.close()
         self.notification.reply(0)
 
 

@@ -43,6 +43,7 @@ class NameCall(Call):
             for guard in self.guards:
                 guard()
             checked(self.act(), notification.syscall)
+        self.close()
         notification.reply(0)
 
 

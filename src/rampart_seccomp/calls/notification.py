@@ -216,15 +216,23 @@ class Notification:
         self._answer(lib.rs_notif_continue(self.listener, self.id))
 
     def reply_fd(self, fd: int, *, cloexec: bool) -> None:
-        """Give the target a copy of ``fd`` and answer with its number there, in one step.
+        """Give the target ``fd``, which this closes, and answer with its number there.
+
+        In this order, so that nothing of it is left here when the target goes on: a writer that lingers makes
+        execve(2) fail with ETXTBSY, a reader keeps a FIFO from ending.
 
         Raises:
             OSError: EMFILE if the target has no free descriptor; the call is then still unanswered.
         """
-        result = lib.rs_notif_add_fd(self.listener, self.id, fd, int(cloexec), 1)
-        if result == -errno.EMFILE:
+        try:
+            number = lib.rs_notif_add_fd(self.listener, self.id, fd, int(cloexec), 0)
+        finally:
+            os.close(fd)
+        if number == -errno.EMFILE:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        self._answer(result)
+        if number < 0:
+            self._answer(number)
+        self.reply(number)
 
     def perform(self) -> None:
         """Carry out the call on pinned objects, as the target asked for it, and answer with what came of it.

@@ -242,10 +242,8 @@ class OpenCall(Call):
             self._respect_sticky()
             fd = self._reopen()
         checked(fd, notification.syscall)
-        try:
-            notification.reply_fd(fd, cloexec=bool(flags & os.O_CLOEXEC))
-        finally:
-            os.close(fd)
+        self.close()
+        notification.reply_fd(fd, cloexec=bool(flags & os.O_CLOEXEC))
 
     def _reopen(self) -> int:
         notification, pin = self.notification, self.pin

@@ -88,6 +88,7 @@ class SendCall(Call):
         """Send one message and answer with the number of bytes."""
         _ = self.notification.identity
         sent = self.send(self.messages[0])
+        self.close()
         self.notification.reply(sent)
 
     def send(self, message: Message) -> int:
@@ -188,6 +189,7 @@ class SendManyCall(SendCall):
                 break
             notification.write(self.headers + done * _MMSGHDR_SIZE + _MSGHDR.size, struct.pack("=I", sent))
             done += 1
+        self.close()
         notification.reply(done)
 
 

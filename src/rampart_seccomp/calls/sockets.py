@@ -134,7 +134,9 @@ class SocketCall(Call):
             result = self.act()
         if result == -errno.EINTR:
             notification.ensure_valid()
-        notification.reply(checked(result, notification.syscall))
+        checked(result, notification.syscall)
+        self.close()
+        notification.reply(result)
 
 
 def connect(notification: Notification, setting: Setting) -> Call:
@@ -233,6 +235,7 @@ class BindCall(Call):
         else:
             with self.setting.names:
                 self._bind_path(self.path, self.place)
+        self.close()
         notification.reply(0)
 
     def _bind_path(self, path: bytes, place: Pin) -> None:
