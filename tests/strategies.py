@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rampart_seccomp.events import ExecEvent, FileEvent, Operation
 from rampart_seccomp.policy import Policy, Rule
-from rampart_seccomp.policy.model import KINDS
+from rampart_seccomp.policy.rules import KINDS
 from rampart_seccomp.policy.terms import FILE_OPERATIONS, VERDICTS
 
 bounded = settings(max_examples=100, deadline=None)

@@ -144,7 +144,6 @@ def failures(shell: Shell) -> dict[str, tuple[list[str | Path], str]]:
     return {
         "no policy file": (["--policy", "none.yaml"], "none.yaml"),
         "broken policy": (["--policy", broken], f"{broken}:2: "),
-        "stack": (["--policy", "agent", "--policy", "agent"], "not supported by this version"),
         "queue": (["--ask", "queue"], "not supported by this version"),
         "observe and policy": (["--observe", "--policy", "agent"], "leave --policy out"),
         "host pattern": (["--allow-host", "a:b:c"], "a:b:c"),
@@ -160,7 +159,6 @@ def failures(shell: Shell) -> dict[str, tuple[list[str | Path], str]]:
     [
         "no policy file",
         "broken policy",
-        "stack",
         "queue",
         "observe and policy",
         "host pattern",

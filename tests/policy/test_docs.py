@@ -11,7 +11,7 @@ from rampart_seccomp.errors import PolicyError
 from rampart_seccomp.events import Operation
 from rampart_seccomp.policy import Policy
 from rampart_seccomp.policy.globs import SETS
-from rampart_seccomp.policy.loader import RULE, RULE_LATER, TOP, TOP_LATER
+from rampart_seccomp.policy.structure import RULE, RULE_LATER, TOP, TOP_LATER
 
 TEXT = (Path(__file__).parents[2] / "docs" / "policy.md").read_text()
 FILES = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)

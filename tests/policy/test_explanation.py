@@ -9,7 +9,7 @@ import attrs
 import pytest
 
 from rampart_seccomp.events import ConnectEvent, Event, ExecEvent, FileEvent, ListenEvent, Operation
-from rampart_seccomp.policy import Matcher, Policy, Rule, allow, ask, deny, explain, suggest
+from rampart_seccomp.policy import Grant, Matcher, Policy, Rule, allow, ask, deny, explain, suggest
 
 HOME = b"/h"
 DIRECTORY = b"/h/p"
@@ -81,8 +81,20 @@ class TestSuggestions:
         assert bind(opened).decide(event).verdict == "allow"
 
     def test_allowed_needs_none(self) -> None:
-        """What is allowed needs no change."""
-        assert explain(bind(Policy(rules=[allow("read")])), EVENTS[0]).suggestion is None
+        """What is allowed needs no change to be allowed."""
+        matcher = bind(Policy(rules=[allow("read")]))
+        assert suggest(matcher, EVENTS[0], matcher.decide(EVENTS[0])) is None
+
+    @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.object)
+    def test_flipping_what_is_allowed(self, event: Event) -> None:
+        """Under a policy that allows everything, adding the suggested rule denies this."""
+        policy = Policy.load("observe")
+        explanation = explain(bind(policy), event)
+        assert explanation.flip == "to deny it"
+        if isinstance(event, FileEvent) and b"\n" in event.path:
+            return
+        closed = bind(policy.with_rules(suggested_rule(explanation.suggestion)))
+        assert closed.decide(event).verdict == "deny"
 
     def test_options(self) -> None:
         """Writes and hosts have an option on the command line, quoted for a shell."""
@@ -117,11 +129,19 @@ class TestSuggestions:
         assert text == "copy instead what may be read: under the new name secrets would no longer hold"
 
     def test_profile(self) -> None:
-        """A shipped profile is not edited in place."""
+        """A shipped profile is not edited but extended, and doing so allows."""
         text = explain(bind(Policy.load("agent")), EVENTS[0]).suggestion
-        assert text.startswith(
-            "in a copy of the profile agent, add \"~/.ssh/id\" to `except` of rule 'ssh-keys'"
-        )
+        extends = re.match(r"write a policy that says (extends: .*)$", text)[1]
+        assert extends == 'extends: [{profile: agent, except: {ssh-keys: ["~/.ssh/id"]}}]'
+        amended = Policy.loads(f"version: 1\n{extends}\n")
+        assert bind(amended).decide(EVENTS[0]).verdict == "allow"
+
+    def test_inherited(self) -> None:
+        """A rule that is inherited is amended where it is extended."""
+        policy = Policy.loads("version: 1\nextends: [agent]\n")
+        text = explain(bind(policy), EVENTS[0]).suggestion
+        assert re.match(r"amend rule 'ssh-keys' \(agent.yaml:\d+\) in `extends` by", text)
+        assert text.endswith('except: {ssh-keys: ["~/.ssh/id"]}')
 
 
 def test_losers() -> None:
@@ -151,3 +171,46 @@ def test_losers() -> None:
         "  reason: It is so.",
         "  message: No.",
     ]
+
+
+class TestStacks:
+    def test_every_layer_in_the_way(self) -> None:
+        """Who decided, what the other layers say, and all the changes that are needed."""
+        above = Policy.loads("version: 1\ndefault: {read: ask}\n", source="above.yaml")
+        below = Policy(rules=[deny("read", paths=["/a/**"], name="closed")])
+        matcher = Policy.stack(above, below).matcher(home=HOME, directory=DIRECTORY)
+        explanation = explain(matcher, FileEvent(operation=Operation.READ, path=b"/a/x"))
+        assert explanation.decision.where == "closed"
+        (loser,) = explanation.losers
+        assert (loser.name, loser.verdict) == ("default read: ask (above.yaml)", "ask")
+        assert loser.why == "deny of another layer is stronger than ask"
+        assert "in above.yaml: the rule {name: …, allow: read" in explanation.suggestion
+        assert "; and in its layer: add \"/a/x\" to `except` of rule 'closed'" in explanation.suggestion
+
+    def test_allowed_by_all(self) -> None:
+        """What every layer allows can be denied by one."""
+        matcher = Policy.stack(Policy.load("observe"), Policy.load("observe")).matcher()
+        explanation = explain(matcher, FileEvent(operation=Operation.READ, path=b"/a/x"))
+        assert explanation.flip == "to deny it"
+        assert [loser.why for loser in explanation.losers] == ["this layer says the same"]
+
+
+class TestGrants:
+    EVENT = FileEvent(operation=Operation.READ, path=b"/a/x")
+    GRANT = Grant(operation="read", path="/a/x", by="someone")
+
+    def test_deciding(self) -> None:
+        """The grant is named, what it answered is a loser, and taking it out is the change."""
+        policy = Policy(rules=[ask("read", name="question")]).with_grants(self.GRANT)
+        explanation = explain(bind(policy), self.EVENT)
+        assert explanation.decision.where == "grant by someone"
+        assert [(loser.name, loser.why) for loser in explanation.losers] == [
+            ("question", "answered by the grant")
+        ]
+        assert explanation.suggestion.startswith("take the grant by someone out, or the rule")
+
+    def test_against_a_deny(self) -> None:
+        """A grant that a deny overrules is there among the losers."""
+        policy = Policy(rules=[deny("read", name="closed")]).with_grants(self.GRANT)
+        (loser,) = explain(bind(policy), self.EVENT).losers
+        assert (loser.name, loser.why) == ("grant", "a grant answers questions, and no deny")

@@ -7,13 +7,19 @@ from hypothesis import given
 
 import strategies
 from rampart_seccomp.events import ExecEvent, FileEvent
-from rampart_seccomp.policy import Policy, Rule, allow, ask, check, deny
+from rampart_seccomp.policy import Finding, Policy, Rule, allow, ask, check, deny
 from rampart_seccomp.policy.globs import parse
 from rampart_seccomp.policy.lint import covers
 
 
 def remarks(*rules: Rule, default: dict[str, str] | None = None) -> list[tuple[str, str]]:
-    return [(found.severity, found.key or "") for found in check(Policy(rules=rules, default=default or {}))]
+    found = structural(Policy(rules=rules, default=default or {}))
+    return [(each.severity, each.key or "") for each in found]
+
+
+def structural(policy: Policy) -> list[Finding]:
+    """What is said about rules, beside the secrets that these small policies leave readable."""
+    return [found for found in check(policy) if "secrets" not in found.message]
 
 
 @pytest.mark.parametrize(
@@ -51,7 +57,7 @@ def test_redundant_with_the_default() -> None:
 def test_finding_as_text() -> None:
     """A finding reads as file, line, key and sentence."""
     policy = Policy.loads("version: 1\nrules:\n  - {name: a, allow: read, paths: [/**]}\n", source="x.yaml")
-    (found,) = check(policy)
+    (found,) = structural(policy)
     assert str(found).startswith("x.yaml:3: rules[0].paths[0]: warning: '/**' matches everything")
 
 
@@ -60,7 +66,7 @@ def test_finding_as_text() -> None:
 def test_unreachable_never_decides(policy: Policy, event: FileEvent | ExecEvent) -> None:
     """A rule reported as unreachable decides about nothing; one reported as redundant changes no verdict."""
     decided = policy.matcher(home=b"/h", directory=b"/h/p").decide(event)
-    for found in check(policy):
+    for found in structural(policy):
         index = int(found.key[len("rules[") :].partition("]")[0])
         if found.severity == "error":
             assert decided.rule is not policy.rules[index]

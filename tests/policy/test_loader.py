@@ -101,7 +101,7 @@ class TestBroken:
             Policy.load(path.name)
         assert path.with_suffix(".txt").read_text() == f"{caught.value}\n"
         assert time.process_time() - started < 1
-        assert caught.value.file == path.name
+        assert str(caught.value).startswith(f"{caught.value.file}:")
 
     @pytest.mark.parametrize(
         "text",

@@ -26,7 +26,10 @@ def test_sound(name: str) -> None:
     policy = Policy.load(name)
     assert policy.tests
     assert all(rule.reason for rule in policy.rules)
-    assert check(policy) == []
+    remarks = check(policy)
+    if name == "observe":
+        assert "well-known secrets can be read" in remarks.pop().message
+    assert remarks == []
 
 
 def test_observe_allows_everything() -> None:

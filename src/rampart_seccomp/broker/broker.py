@@ -16,7 +16,7 @@ import attrs
 
 from rampart_seccomp.broker.denials import Denial, shortened
 from rampart_seccomp.broker.judge import Judge, Judgement
-from rampart_seccomp.broker.names import HostNames
+from rampart_seccomp.broker.names import HostNames, nameservers
 from rampart_seccomp.broker.ownfiles import harness_code
 from rampart_seccomp.broker.questions import Approver
 from rampart_seccomp.broker.session import Session
@@ -25,7 +25,7 @@ from rampart_seccomp.errors import AuditError, BrokerClosed
 from rampart_seccomp.events import Operation
 from rampart_seccomp.kernel.filter import cache_directories, load_filter
 from rampart_seccomp.launch.handover import offer
-from rampart_seccomp.policy import Policy
+from rampart_seccomp.policy import AnyPolicy
 
 if TYPE_CHECKING:
     from rampart_seccomp.audit import AuditLog
@@ -69,7 +69,7 @@ class Broker:
     """Judges the process trees of the commands it wraps; a context manager. Leaving it ends them.
 
     Args:
-        policy: What decides.
+        policy: What decides: a policy, or a stack of them.
         on_ask: Called with an event when a rule asks; answers with a verdict. None: such calls are denied.
         audit: Where to record: a path, or an open log.
         explain: Stream on which each distinct denial is told once.
@@ -82,7 +82,7 @@ class Broker:
 
     def __init__(
         self,
-        policy: Policy,
+        policy: AnyPolicy,
         *,
         on_ask: Approver | None = None,
         audit: Path | AuditLog | None = None,
@@ -130,13 +130,18 @@ class Broker:
             raise ValueError("there is no command to run")
         where = os.fsencode(os.getcwdb() if directory is None else directory)
         matcher = self.policy.matcher(
-            home=self._home, directory=os.path.realpath(where), protected=self._protected()
+            home=self._home,
+            directory=os.path.realpath(where),
+            protected=self._protected(),
+            planted=harness_code(),
+            resolvers=nameservers(),
         )
         given = offer(
             self._filter.program,
             arguments,
             None if program is None else os.fsencode(program),
-            cores=_creates_anywhere(self.policy),
+            # Only where any file may be created may a core dump.
+            cores=self.policy.unrestricted(Operation.CREATE),
         )
         name = os.fsencode(arguments[0] if program is None else program)
         with self._lock:
@@ -151,11 +156,8 @@ class Broker:
         return Wrapped(given.argv, (given.theirs.fileno(),), session, given.theirs)
 
     def _protected(self) -> list[bytes]:
-        """What the trees must not touch, whatever the policy: our own files, and what the harness runs."""
-        found = [*cache_directories(), *harness_code()]
-        for source in {rule.file for rule in self.policy.rules if rule.file} | {self.policy.source}:
-            if source and os.path.exists(source):
-                found.append(os.fsencode(os.path.realpath(source)))
+        """What the trees must not touch, whatever the policy: our own files."""
+        found = [*cache_directories(), *map(os.fsencode, self.policy.files)]
         if self._audit is not None:
             found += self._audit.paths
         return found
@@ -258,21 +260,12 @@ class Broker:
             return
 
 
-def _open_audit(audit: Path | AuditLog | None, policy: Policy) -> AuditLog | None:
+def _open_audit(audit: Path | AuditLog | None, policy: AnyPolicy) -> AuditLog | None:
     if isinstance(audit, (str, bytes, os.PathLike)):
         from rampart_seccomp.audit import AuditLog
 
         return AuditLog(audit, about={"policy": policy.source, "fingerprint": policy.fingerprint})
     return audit
-
-
-def _creates_anywhere(policy: Policy) -> bool:
-    """Tell whether files may be created just anywhere: only then may a core dump."""
-    rules = [rule for rule in policy.rules if Operation.CREATE in rule.operations]
-    open_to_all = any(rule.verdict == "allow" and not rule.paths and not rule.except_ for rule in rules)
-    return all(rule.verdict == "allow" for rule in rules) and (
-        open_to_all or policy.default[Operation.CREATE] == "allow"
-    )
 
 
 def _close_all() -> None:

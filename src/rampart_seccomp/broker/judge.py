@@ -8,18 +8,17 @@ import threading
 
 import attrs
 
-from rampart_seccomp.broker.names import HostNames, nameservers
+from rampart_seccomp.broker.names import HostNames
 from rampart_seccomp.broker.processes import describe
 from rampart_seccomp.broker.questions import Approver, ask
 from rampart_seccomp.broker.renaming import AROUND, LIFTED, RenamingCheck
 from rampart_seccomp.calls.call import Call, Refusal, Renaming, Withheld
-from rampart_seccomp.events import ConnectEvent, Event, Operation, RefusedEvent
-from rampart_seccomp.policy import Decision, Matcher, suggest
+from rampart_seccomp.events import ConnectEvent, Event, RefusedEvent
+from rampart_seccomp.policy import AnyMatcher, Decision, suggest
 from rampart_seccomp.verdicts import Deny
 
 __all__ = ["Judge", "Judgement"]
 
-_DNS_PORT = 53
 
 QUESTIONS_MAX = 200
 """Questions of one tree that may wait for an answer at a time; further ones are denied."""
@@ -61,13 +60,12 @@ class Judge:
         on_ask: Answers what no rule's own callable does; None: nobody, so it is denied.
     """
 
-    def __init__(self, matcher: Matcher, names: HostNames, on_ask: Approver | None) -> None:
+    def __init__(self, matcher: AnyMatcher, names: HostNames, on_ask: Approver | None) -> None:
         self._matcher = matcher
         self._names = names
         self._on_ask = on_ask
         self._places = threading.BoundedSemaphore(QUESTIONS_MAX)
         self._renaming = RenamingCheck(matcher)
-        self._resolvers = nameservers() if matcher.host_names else frozenset()
 
     def judge(self, call: Call) -> list[Judgement]:
         """Judge every effect of a call.
@@ -80,7 +78,7 @@ class Judge:
         """
         if call.refusal is not None:
             return [self._refused(call, call.refusal)]
-        judged = [(event, self._decide(event)) for event in map(self._with_names, call.events)]
+        judged = [(event, self._matcher.decide(event)) for event in map(self._with_names, call.events)]
         for event, decision in judged:
             if decision.verdict == "deny":
                 return [_denied(event, decision)]
@@ -96,12 +94,13 @@ class Judge:
                 return [_denied(judged[0][0], around, AROUND)]
         judgements = []
         for event, decision in judged:
+            judgement = _allowed(event, decision)
             if decision.verdict == "ask":
-                judgement = self._ask(event, decision, call)
-            else:
-                judgement = _allowed(event, decision)
-            if not judgement.allowed:
-                return [judgement]
+                # Each layer of a stack that asks is answered on its own account.
+                for question in (decision, *decision.others):
+                    judgement = self._ask(event, question, call)
+                    if not judgement.allowed:
+                        return [judgement]
             judgements.append(judgement)
         return judgements
 
@@ -125,21 +124,6 @@ class Judge:
         if isinstance(event, ConnectEvent) and event.address is not None and self._matcher.host_names:
             return attrs.evolve(event, names=self._names.names_of(event.address))
         return event
-
-    def _decide(self, event: Event) -> Decision:
-        decision = self._matcher.decide(event)
-        if (
-            decision.verdict == "deny"
-            and decision.rule is None
-            and isinstance(event, ConnectEvent)
-            and event.port == _DNS_PORT
-            and event.address in self._resolvers
-        ):
-            # A policy that allows names must let them be looked up. What that lets out: threat model.
-            return Decision(
-                verdict="allow", operation=Operation.CONNECT, reason="built-in: the host's name server"
-            )
-        return decision
 
     def _ask(self, event: Event, decision: Decision, call: Call) -> Judgement:
         asked = attrs.evolve(event, process=describe(call.notification))

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from rampart_seccomp.calls.call import Linking, Renaming
 from rampart_seccomp.events import FileEvent, Operation
-from rampart_seccomp.policy import Decision, Matcher
+from rampart_seccomp.policy import AnyMatcher, Decision
 from rampart_seccomp.policy.planting import plants
 
 __all__ = ["AROUND", "LIFTED", "PLANTED", "RenamingCheck"]
@@ -34,7 +34,7 @@ class RenamingCheck:
         matcher: The policy in force.
     """
 
-    def __init__(self, matcher: Matcher) -> None:
+    def __init__(self, matcher: AnyMatcher) -> None:
         self._matcher = matcher
 
     def forbids(self, renaming: Renaming) -> Decision | None:

@@ -14,7 +14,7 @@ from rampart_seccomp.cli import Parser
 
 if TYPE_CHECKING:
     from rampart_seccomp.events import Event
-    from rampart_seccomp.policy import Explanation, Matcher
+    from rampart_seccomp.policy import AnyMatcher, Explanation
     from rampart_seccomp.policy.explanation import Loser
 
 __all__ = ["main"]
@@ -29,9 +29,10 @@ def main(argv: Sequence[str]) -> int:
         0, whatever the policy says.
     """
     options = _parse(argv)
-    from rampart_seccomp.policy import Policy, explain
+    from rampart_seccomp.cli.policies import load
+    from rampart_seccomp.policy import explain
 
-    matcher = Policy.load(options.policy).matcher()
+    matcher = load(options.policy, grants=options.grants).matcher()
     # `write` is four operations; where they are decided alike, once is enough.
     answers: dict[tuple[str, str, str], list[Explanation]] = {}
     for event in _events(matcher, options.operation, options.object):
@@ -47,12 +48,16 @@ def main(argv: Sequence[str]) -> int:
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = Parser("explain", "Say which rule decides, why not the others, and how to change that.")
     parser.usage = (
-        f"{parser.prog} [--policy FILE|PROFILE] {'|'.join(FILES)} PATH | exec CMD [ARG…] | "
+        f"{parser.prog} [--policy FILE|PROFILE]… {'|'.join(FILES)} PATH | exec CMD [ARG…] | "
         "connect HOST:PORT | listen [ADDRESS:]PORT"
     )
     parser.add_argument(
-        "--policy", default="agent", metavar="FILE|PROFILE", help="default: the profile agent"
+        "--policy",
+        action="append",
+        metavar="FILE|PROFILE",
+        help="default: the profile agent; several: a stack",
     )
+    parser.add_argument("--grants", metavar="FILE", help="an overrides file for the last policy")
     parser.add_argument("operation", choices=(*FILES, "exec", "connect", "listen"), metavar="OPERATION")
     parser.add_argument("object", nargs=argparse.REMAINDER, metavar="OBJECT …")
     options = parser.parse_args(argv)
@@ -65,7 +70,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def _events(matcher: Matcher, operation: str, words: list[str]) -> Iterator[Event]:
+def _events(matcher: AnyMatcher, operation: str, words: list[str]) -> Iterator[Event]:
     """Return the events that the words stand for, here and now."""
     from rampart_seccomp.policy.cases import events
 
@@ -84,14 +89,14 @@ def _reasons(explanation: Explanation) -> Iterator[str]:
     decision = explanation.decision
     where = decision.where
     if decision.rule is None and decision.reason == "default":
-        where = f"the default, which says {decision.verdict}"
+        layer = f" ({os.path.basename(decision.source)})" if decision.source else ""
+        where = f"the default, which says {decision.verdict}{layer}"
     yield f"  decided by   {printable(where)}"
     if decision.rule is not None and decision.rule.reason:
         yield f"  reason       {printable(decision.rule.reason)}"
     if decision.message:
         yield f"  message      {printable(decision.message)}"
-    if explanation.suggestion:
-        yield f"  to allow it  {printable(explanation.suggestion)}"
+    yield f"  {explanation.flip:<11}  {printable(explanation.suggestion)}"
 
 
 def _others(losers: Iterable[Loser]) -> Iterator[str]:

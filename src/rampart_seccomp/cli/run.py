@@ -20,7 +20,7 @@ from rampart_seccomp.errors import CommandDenied, RampartError
 if TYPE_CHECKING:
     from rampart_seccomp.broker import Broker, Session
     from rampart_seccomp.events import Event
-    from rampart_seccomp.policy import Policy
+    from rampart_seccomp.policy import AnyPolicy
     from rampart_seccomp.verdicts import Verdict
 
 __all__ = ["main"]
@@ -71,11 +71,15 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = Parser("run", "Put a command behind a policy.")
     parser.usage = f"{parser.prog} [OPTION…] -- CMD [ARG…]"
     parser.add_argument(
-        "--policy", action="append", metavar="FILE|PROFILE", help="the policy; without it: the profile agent"
+        "--policy",
+        action="append",
+        metavar="FILE|PROFILE",
+        help="the policy; without it: the profile agent; several: a stack, whose strictest verdict wins",
     )
     parser.add_argument("--allow-host", action="append", default=[], metavar="HOST", help="allow connecting")
     parser.add_argument("--allow-write", action="append", default=[], metavar="PATH", help="allow writing")
     parser.add_argument("--allow-read", action="append", default=[], metavar="PATH", help="allow reading")
+    parser.add_argument("--grants", metavar="FILE", help="what was granted before: an overrides file")
     parser.add_argument("--audit", metavar="FILE", help="record every decision there")
     parser.add_argument(
         "--ask",
@@ -98,8 +102,6 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     command = command or options.command
     if not command:
         parser.error("a command is missing")
-    if len(options.policy or ()) > 1:
-        parser.error("more than one --policy (a stack) is not supported by this version")
     if options.ask == "queue":
         parser.error("--ask queue is not supported by this version")
     if options.observe and options.policy:
@@ -107,12 +109,11 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     return options, command
 
 
-def _policy(options: argparse.Namespace) -> Policy:
-    """Return the policy with what the flags add; a deny of the policy stays a deny."""
-    from rampart_seccomp.policy import Policy, allow
+def _policy(options: argparse.Namespace) -> AnyPolicy:
+    """Return the policy with what the flags add to the last one; a deny of it stays a deny."""
+    from rampart_seccomp.cli.policies import load
+    from rampart_seccomp.policy import allow
 
-    name = "observe" if options.observe else (options.policy or ["agent"])[0]
-    policy = Policy.load(name)
     reads = [_pattern(path) for path in options.allow_read]
     writes = [_pattern(path) for path in options.allow_write]
     rules = []
@@ -122,7 +123,7 @@ def _policy(options: argparse.Namespace) -> Policy:
         rules.append(allow("read", name="--allow-read", paths=reads))
     if writes:
         rules.append(allow("write", name="--allow-write", paths=writes))
-    return policy.with_rules(*rules) if rules else policy
+    return load(["observe"] if options.observe else options.policy, rules=rules, grants=options.grants)
 
 
 def _pattern(path: str) -> str:

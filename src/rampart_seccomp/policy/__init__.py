@@ -1,19 +1,31 @@
 """Policies: what they are, how they are written, what they say."""
 
 from rampart_seccomp.policy.builders import allow, ask, deny
+from rampart_seccomp.policy.decisions import Decision
+from rampart_seccomp.policy.environment import AnyEnvironment, Environment
 from rampart_seccomp.policy.explanation import Explanation, explain, suggest
+from rampart_seccomp.policy.grants import Grant
 from rampart_seccomp.policy.lint import Finding, check
 from rampart_seccomp.policy.matcher import Matcher
-from rampart_seccomp.policy.model import Decision, Policy, PolicyTest, Rule
+from rampart_seccomp.policy.model import Policy
+from rampart_seccomp.policy.rules import PolicyTest, Rule
+from rampart_seccomp.policy.stack import AnyMatcher, AnyPolicy, Stack, StackMatcher
 
 __all__ = [
+    "AnyEnvironment",
+    "AnyMatcher",
+    "AnyPolicy",
     "Decision",
+    "Environment",
     "Explanation",
     "Finding",
+    "Grant",
     "Matcher",
     "Policy",
     "PolicyTest",
     "Rule",
+    "Stack",
+    "StackMatcher",
     "allow",
     "ask",
     "check",

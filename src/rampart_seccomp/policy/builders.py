@@ -9,7 +9,7 @@ import attrs
 
 from rampart_seccomp.errors import PolicyError
 from rampart_seccomp.events import Operation
-from rampart_seccomp.policy.model import KINDS, Decide, Rule
+from rampart_seccomp.policy.rules import KINDS, Decide, Rule
 from rampart_seccomp.policy.terms import to_operations
 
 __all__ = ["allow", "ask", "deny"]

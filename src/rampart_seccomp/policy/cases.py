@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from rampart_seccomp.errors import PolicyError
 from rampart_seccomp.events import ConnectEvent, Event, ExecEvent, FileEvent, ListenEvent, Operation
 from rampart_seccomp.policy.hosts import parse_host, parse_local
-from rampart_seccomp.policy.matcher import Matcher
-from rampart_seccomp.policy.model import Policy, PolicyTest
+from rampart_seccomp.policy.model import Policy
+from rampart_seccomp.policy.rules import PolicyTest
+from rampart_seccomp.policy.stack import AnyMatcher
 from rampart_seccomp.policy.terms import FILE_OPERATIONS, to_operations
 
 __all__ = ["DIRECTORY", "HOME", "events", "run_tests"]
@@ -43,7 +44,7 @@ def run_tests(policy: Policy, *, file: str | None = None) -> None:
             raise PolicyError(problem, file=file, line=test.line, key=f"tests[{index}]", hint=hint)
 
 
-def _failure(matcher: Matcher, test: PolicyTest) -> str | None:
+def _failure(matcher: AnyMatcher, test: PolicyTest) -> str | None:
     for event in events(
         matcher, test.operation, path=test.path, command=test.command, host=test.host, port=test.port
     ):
@@ -67,7 +68,7 @@ def _shown(test: PolicyTest) -> str:
 
 
 def events(
-    matcher: Matcher,
+    matcher: AnyMatcher,
     operation: str,
     *,
     path: str | None = None,
@@ -117,7 +118,7 @@ def events(
             yield _listen(port)
 
 
-def _absolute(matcher: Matcher, path: str) -> bytes:
+def _absolute(matcher: AnyMatcher, path: str) -> bytes:
     raw = os.fsencode(path)
     if raw == b"~" or raw.startswith(b"~/"):
         raw = matcher.home + raw[1:]
@@ -128,7 +129,7 @@ def _absolute(matcher: Matcher, path: str) -> bytes:
     return os.path.normpath(raw)
 
 
-def _exec(matcher: Matcher, path: str | None, command: str | None) -> ExecEvent:
+def _exec(matcher: AnyMatcher, path: str | None, command: str | None) -> ExecEvent:
     try:
         argv = shlex.split(command) if command is not None else []
     except ValueError as error:
@@ -141,7 +142,7 @@ def _exec(matcher: Matcher, path: str | None, command: str | None) -> ExecEvent:
     return ExecEvent(path=real, argv=tuple(map(os.fsencode, argv or [program])), named=named)
 
 
-def _connect(matcher: Matcher, host: str) -> ConnectEvent:
+def _connect(matcher: AnyMatcher, host: str) -> ConnectEvent:
     if host.startswith("unix:@"):
         return ConnectEvent(protocol="unix", socket=os.fsencode(host[len("unix:") :]))
     if host.startswith("unix:"):

@@ -10,8 +10,9 @@ import shlex
 import attrs
 
 from rampart_seccomp.events import ConnectEvent, Event, ExecEvent, FileEvent, ListenEvent
-from rampart_seccomp.policy.matcher import PROTECTED, Entry, Match, Matcher
-from rampart_seccomp.policy.model import Decision
+from rampart_seccomp.policy.decisions import Decision
+from rampart_seccomp.policy.matcher import PLANTED, PROTECTED, Entry, Match, Matcher
+from rampart_seccomp.policy.stack import AnyMatcher, StackMatcher
 from rampart_seccomp.policy.terms import WRITE
 
 __all__ = ["Explanation", "Loser", "explain", "suggest"]
@@ -42,13 +43,19 @@ class Explanation:
         decision: What was decided.
         object: What was judged, in words.
         losers: The other rules on this operation; those that match come first.
-        suggestion: How to allow it; None if it is allowed already.
+        suggestion: The smallest change that would flip it: allow what is denied or asked, deny what is
+            allowed.
     """
 
     decision: Decision
     object: str
     losers: tuple[Loser, ...]
-    suggestion: str | None
+    suggestion: str
+
+    @property
+    def flip(self) -> str:
+        """What the suggestion is for: ``to allow it`` or ``to deny it``."""
+        return "to deny it" if self.decision.verdict == "allow" else "to allow it"
 
     def __str__(self) -> str:
         decision = self.decision
@@ -60,32 +67,66 @@ class Explanation:
         for loser in self.losers:
             place = f" ({os.path.basename(loser.place)})" if loser.place else ""
             lines.append(f"  not by {loser.name}{place}, which says {loser.verdict}: {loser.why}")
-        if self.suggestion:
-            lines.append(f"  to allow it: {self.suggestion}")
+        lines.append(f"  {self.flip}: {self.suggestion}")
         return "\n".join(lines)
 
 
-def explain(matcher: Matcher, event: Event) -> Explanation:
-    """Say which rule decides about an event, why the others do not, and how to allow it.
+def explain(matcher: AnyMatcher, event: Event) -> Explanation:
+    """Say which rule decides about an event, why the others do not, and what would flip the decision.
 
     Raises:
         TypeError, ValueError: As `Matcher.decide`.
     """
     decision = matcher.decide(event)
-    subject = matcher.subject(event)
-    judged = [(entry, entry.match(subject)) for entry in matcher.entries[event.operation]]
-    order = (Match.YES, Match.EXCEPTED, Match.NO)
-    losers = [
-        Loser(entry.rule.name, entry.rule.place, entry.rule.verdict, _why(entry, match, decision))
-        for entry, match in sorted(judged, key=lambda pair: order.index(pair[1]))
-        if entry.rule is not None and entry.rule is not decision.rule
-    ]
+    if isinstance(matcher, StackMatcher):
+        losers = [
+            *_losers(matcher.layers[decision.layer], event),
+            *(
+                _layer(layer, event, decision)
+                for index, layer in enumerate(matcher.layers)
+                if index != decision.layer
+            ),
+        ]
+    else:
+        losers = _losers(matcher, event)
+    suggestion = suggest(matcher, event, decision)
     return Explanation(
         decision=decision,
         object=_object(event),
         losers=tuple(losers),
-        suggestion=suggest(matcher, event, decision),
+        suggestion=_denying(matcher, event, decision) if suggestion is None else suggestion,
     )
+
+
+def _losers(matcher: Matcher, event: Event) -> list[Loser]:
+    decision = matcher.decide(event)
+    subject = matcher.subject(event)
+    judged = [(entry, entry.match(subject)) for entry in matcher.entries[event.operation]]
+    order = (Match.YES, Match.EXCEPTED, Match.NO)
+    found = [
+        Loser(entry.rule.name, entry.rule.place, entry.rule.verdict, _why(entry, match, decision))
+        for entry, match in sorted(judged, key=lambda pair: order.index(pair[1]))
+        if entry.rule is not None and entry.rule is not decision.rule
+    ]
+    grant = matcher.grant(event)
+    if grant is not None and decision.grant is None:
+        place = None if grant.file is None else f"{grant.file}:{grant.line}"
+        why = "a grant answers questions, and no deny" if decision.verdict == "deny" else "a rule allows it"
+        found.insert(0, Loser("grant", place, "allow", why))
+    return found
+
+
+def _layer(layer: Matcher, event: Event, decision: Decision) -> Loser:
+    """Say what a layer of a stack says that did not decide."""
+    said = layer.decide(event)
+    if said.verdict == decision.verdict:
+        why = "asks too, on its own account" if said.verdict == "ask" else "this layer says the same"
+    else:
+        why = f"{decision.verdict} of another layer is stronger than {said.verdict}"
+    if said.rule is not None:
+        return Loser(said.rule.name, said.rule.place, said.verdict, why)
+    where = said.where if layer.policy.source is None else f"{said.where} ({layer.policy.source})"
+    return Loser(where, None, said.verdict, why)
 
 
 def _why(entry: Entry, match: Match, decision: Decision) -> str:
@@ -96,6 +137,8 @@ def _why(entry: Entry, match: Match, decision: Decision) -> str:
     if match is Match.NO:
         keys = [key for key in ("paths", "commands", "hosts", "ports") if getattr(rule, key)]
         return f"no match in its {' and '.join(f'`{key}`' for key in keys)}"
+    if decision.grant is not None:
+        return "answered by the grant" if rule.verdict == "ask" else "the grant is stronger"
     if rule.verdict == decision.verdict:
         return "it says the same, and stands further down"
     return f"{decision.verdict} is stronger than {rule.verdict}"
@@ -107,7 +150,7 @@ def _object(event: Event) -> str:
     return event.object
 
 
-def suggest(matcher: Matcher, event: Event, decision: Decision) -> str | None:
+def suggest(matcher: AnyMatcher, event: Event, decision: Decision) -> str | None:
     """Give the smallest change that would allow what was denied or asked; None if it is allowed.
 
     Args:
@@ -121,23 +164,59 @@ def suggest(matcher: Matcher, event: Event, decision: Decision) -> str | None:
         return None
     if decision.reason == PROTECTED:
         return "nothing does; Rampart's own files are out of reach under every policy"
+    if decision.reason == PLANTED:
+        return "nothing does; run the harness from an environment that the command need not change"
     if decision != matcher.decide(event):
         return f"copy instead what may be read: under the new name {decision.where} would no longer hold"
+    if isinstance(matcher, Matcher):
+        return _suggest(matcher, event, decision)
+    changes = []
+    for layer in matcher.layers:
+        said = layer.decide(event)
+        if said.verdict != "allow":
+            changes.append(f"in {layer.policy.source or 'its layer'}: {_suggest(layer, event, said)}")
+    return "; and ".join(changes)
+
+
+def _suggest(matcher: Matcher, event: Event, decision: Decision) -> str:
     key, pattern = _pattern(matcher, event)
-    if decision.rule is not None:
-        rule = decision.rule
-        where = f"rule {rule.name!r}" + (f" ({rule.place})" if rule.place else "")
-        if pattern is None:
-            return f"take {event.operation} out of {where}"
-        try:
-            fits = rule.kind == key
-        except ValueError:
-            fits = False
-        change = f"add {_quoted(pattern)} to `except` of" if fits else f"narrow `{key}` of"
-        source = matcher.policy.source or ""
-        copy = f"in a copy of the {source.replace(':', ' ')}, " if source.startswith("profile:") else ""
-        return f"{copy}{change} {where}{_further(matcher, event, decision, key, pattern)}"
-    return _allowing(event, key, pattern)
+    if decision.rule is None:
+        return _allowing(event, key, pattern)
+    rule = decision.rule
+    place = f"rule {rule.name!r}" + (f" ({rule.place})" if rule.place else "")
+    if pattern is None:
+        return f"take {event.operation} out of {place}"
+    try:
+        fits = rule.kind == key
+    except ValueError:
+        fits = False
+    profile, colon, name = (matcher.policy.source or "").partition(":")
+    own = rule.file in (None, matcher.policy.source)
+    if own and fits:
+        change = f"add {_quoted(pattern)} to `except` of {place}"
+    elif own:
+        change = f"narrow `{key}` of {place}"
+    else:
+        amendment = f"except: {{{_word(rule.name)}: [{_quoted(pattern)}]}}" if fits else ""
+        amendment = amendment or f"without: [{_word(rule.name)}]"
+        if colon and profile == "profile":
+            change = f"write a policy that says extends: [{{profile: {name}, {amendment}}}]"
+        else:
+            change = f"amend {place} in `extends` by {amendment}"
+    return f"{change}{_further(matcher, event, decision, key, pattern)}"
+
+
+def _denying(matcher: AnyMatcher, event: Event, decision: Decision) -> str:
+    """Give the rule that would deny what is allowed."""
+    bound = matcher if isinstance(matcher, Matcher) else matcher.layers[-1]
+    key, pattern = _pattern(bound, event)
+    name = "write" if event.operation in WRITE else str(event.operation)
+    rule = f"the rule {{name: …, deny: {name}" + (f", {key}: [{_quoted(pattern)}]}}" if pattern else "}")
+    return f"take the {decision.grant.where} out, or {rule}" if decision.grant is not None else rule
+
+
+def _word(text: str) -> str:
+    return text if re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", text, re.ASCII) else _quoted(text)
 
 
 def _further(matcher: Matcher, event: Event, decision: Decision, key: str, pattern: str) -> str:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import attrs
 
 from rampart_seccomp.events import Operation
+from rampart_seccomp.policy.anchors import Anchors
 from rampart_seccomp.policy.commands import parse_command
-from rampart_seccomp.policy.globs import ANY, SETS, Component, Glob, Wildcard, parse
-from rampart_seccomp.policy.model import Policy, Rule
+from rampart_seccomp.policy.globs import ANY, SETS, Component, Glob, Tail, Wildcard, parse
+from rampart_seccomp.policy.hosts import parse_local
+from rampart_seccomp.policy.model import Policy
+from rampart_seccomp.policy.rules import Rule
 from rampart_seccomp.policy.terms import VERDICTS, WRITE
 
-__all__ = ["Finding", "check"]
+__all__ = ["Finding", "check", "errors"]
+
+NAME_MAX = 255
+"""Bytes in one name (limits.h)."""
 
 
 @attrs.frozen
@@ -41,22 +48,89 @@ class Finding:
 def check(policy: Policy) -> list[Finding]:
     """Look for rules that do nothing, or more than they seem to. What is reported is certain.
 
-    Errors are rules that can never decide. Warnings are rules that change nothing, patterns that float or
-    match everything, and base names that a writable directory makes weak.
+    Errors are rules that can never decide because of another rule of their own file. Warnings are rules that
+    change nothing, patterns that float, match everything or nothing, base names that a writable directory
+    makes weak, well-known secrets that may be read, and symbolic links among the files of the policy.
     """
     findings = []
-    for index, rule in enumerate(policy.rules):
+    own = _own_file(policy)
+    seen: dict[str | None, int] = {}
+    for rule in policy.rules:
+        index = seen[rule.file] = seen.get(rule.file, -1) + 1
         for severity, key, message in _remarks(policy, rule):
-            path = f"rules[{index}]{key}"
+            # The place in the list is known for the file itself; what it extends may have been amended.
+            path = f"rules[{index}]{key}" if rule.file in (own, None) else None
             findings.append(Finding(severity, message, rule.file, rule.line, path))
+    findings += _secrets(policy, own)
+    findings += _grants(policy)
+    findings += _links(policy, own)
     return findings
 
 
-def _remarks(policy: Policy, rule: Rule) -> Iterator[tuple[str, str, str]]:
+def errors(policy: Policy) -> Iterator[Finding]:
+    """Give the errors alone: such a file does not load."""
+    seen: dict[str | None, int] = {}
+    for rule in policy.rules:
+        index = seen[rule.file] = seen.get(rule.file, -1) + 1
+        for severity, message in _unreachable(policy, rule):
+            if severity == "error":
+                yield Finding(severity, message, rule.file, rule.line, f"rules[{index}]")
+
+
+def _own_file(policy: Policy) -> str | None:
+    source = policy.source
+    if source is not None and source.startswith("profile:"):
+        return f"{source.partition(':')[2]}.yaml"
+    return source
+
+
+def _secrets(policy: Policy, own: str | None) -> Iterator[Finding]:
+    # Imported here: it needs the matcher, which loading imports only for tests.
+    from rampart_seccomp.policy.secrets import readable
+
+    for decision, names in readable(policy):
+        shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more kinds" if len(names) > 4 else "")
+        if decision.rule is not None:
+            file, line, key = decision.rule.file, decision.rule.line, f"rule {decision.rule.name!r}"
+        else:
+            file, _, number = policy.places.get("default.read", "").rpartition(":")
+            file, line, key = file or own, int(number) if number else None, "default.read"
+        yield Finding("warning", f"well-known secrets can be read: {shown}", file, line, key)
+
+
+def _grants(policy: Policy) -> Iterator[Finding]:
+    names = {rule.name for rule in policy.rules}
+    for index, grant in enumerate(policy.grants):
+        key = f"grants[{index}]"
+        if grant.rule is not None and grant.rule not in names:
+            message = f"the grant was given for the rule {grant.rule!r}, which there is no more"
+            yield Finding("warning", message, grant.file, grant.line, key)
+        if "*" in grant.object and grant.operation is not Operation.EXEC:
+            message = f"a grant is exact: the '*' in {grant.object!r} is that character"
+            yield Finding("warning", message, grant.file, grant.line, key)
+
+
+def _links(policy: Policy, own: str | None) -> Iterator[Finding]:
+    for name in policy.files:
+        real = os.path.realpath(name)
+        if name != real:
+            message = f"{name} leads through a symbolic link: what is read is {real}"
+            yield Finding("warning", message, own)
+
+
+def _unreachable(policy: Policy, rule: Rule) -> Iterator[tuple[str, str]]:
     hiding = [_hiding(policy, rule, operation) for operation in Operation if operation in rule.operations]
     if all(hiding):
-        names = ", ".join(sorted({repr(other.name) for other in hiding if other is not None}))
-        yield "error", "", f"the rule {rule.name!r} is unreachable: {names} always decides first"
+        others = {other.name: other for other in hiding if other is not None}
+        names = ", ".join(sorted(map(repr, others)))
+        severity = "error" if all(other.file == rule.file for other in others.values()) else "warning"
+        yield severity, f"the rule {rule.name!r} is unreachable: {names} always decides first"
+
+
+def _remarks(policy: Policy, rule: Rule) -> Iterator[tuple[str, str, str]]:
+    hidden = list(_unreachable(policy, rule))
+    if hidden:
+        yield from ((severity, "", message) for severity, message in hidden)
         return
     redundant = _redundant(policy, rule)
     if redundant:
@@ -64,13 +138,13 @@ def _remarks(policy: Policy, rule: Rule) -> Iterator[tuple[str, str, str]]:
     for index, text in enumerate(rule.paths):
         yield from _path_remarks(rule, text, f".paths[{index}]")
     for index, text in enumerate(rule.commands):
-        if rule.verdict == "allow" and parse_command(text).base is not None and _writes_programs(policy):
-            yield (
-                "warning",
-                f".commands[{index}]",
-                f"{text.split()[0]!r} is a base name: any program of that name that may be written "
-                "and executed is allowed; write its absolute path",
-            )
+        yield from _command_remarks(policy, rule, text, f".commands[{index}]")
+    for index, text in enumerate(rule.ports):
+        if parse_local(text).network is None and parse_local(text).ports == ((0, 65535),):
+            yield "warning", f".ports[{index}]", f"{text!r} matches every port; leave `ports` out to say so"
+    if rule.except_ and rule.kind == "paths":
+        for index, text in enumerate(rule.except_):
+            yield from _except_remarks(rule, text, f".except[{index}]")
 
 
 def _path_remarks(rule: Rule, text: str, key: str) -> Iterator[tuple[str, str, str]]:
@@ -84,6 +158,31 @@ def _path_remarks(rule: Rule, text: str, key: str) -> Iterator[tuple[str, str, s
             f"{text!r} floats: every directory is restricted, so none can be left to the kernel; "
             f"write '~/{rest}' and './{rest}'",
         )
+    if matches_nothing(parse(text)):
+        yield "warning", key, f"{text!r} matches nothing: no name is longer than {NAME_MAX} bytes"
+
+
+def _command_remarks(policy: Policy, rule: Rule, text: str, key: str) -> Iterator[tuple[str, str, str]]:
+    pattern = parse_command(text)
+    if isinstance(pattern.base, Wildcard) and pattern.base.text == b"*" and pattern.arguments == (None,):
+        yield "warning", key, f"{text!r} matches everything; leave `commands` out to say so"
+    elif rule.verdict == "allow" and pattern.base is not None and _writes_programs(policy):
+        yield (
+            "warning",
+            key,
+            f"{text.split()[0]!r} is a base name: any program of that name that may be written "
+            "and executed is allowed; write its absolute path",
+        )
+
+
+def _except_remarks(rule: Rule, text: str, key: str) -> Iterator[tuple[str, str, str]]:
+    exception = parse(text)
+    if rule.paths and all(_apart(parse(pattern), exception) for pattern in rule.paths):
+        yield "warning", key, f"{text!r} excepts nothing: none of the rule's own patterns matches there"
+    elif rule.verdict == "allow" and all(
+        covers(exception, parse(pattern)) for pattern in rule.paths or ["/**"]
+    ):
+        yield "warning", key, f"{text!r} excepts everything: the rule {rule.name!r} says nothing"
 
 
 def _writes_programs(policy: Policy) -> bool:
@@ -171,3 +270,39 @@ def _covers_component(large: Component, small: Component) -> bool:
             or (isinstance(small, bytes) and bool(large.regex.match(small)))
         )
     return large == small
+
+
+def _apart(one: Glob, other: Glob) -> bool:
+    """Say whether no path matches both patterns here, wherever their literal beginnings lead."""
+    if one.anchor != other.anchor or one.anchor in SETS:
+        return False
+    anchors = Anchors(os.path.expanduser(b"~"), os.getcwdb(), None)
+    return all(
+        disjoint(ours, theirs)
+        for ours in anchors.bind(one, strict=True)
+        for theirs in anchors.bind(other, strict=True)
+    )
+
+
+def disjoint(one: Tail, other: Tail) -> bool:
+    """Say whether certainly no path matches both.
+
+    It is so if two components at the same depth cannot match one name, or if the depths cannot be equal.
+    """
+    for ours, theirs in zip(one, other, strict=False):
+        if ours == ANY or theirs == ANY:
+            return False
+        if isinstance(ours, Wildcard) and isinstance(theirs, Wildcard):
+            continue
+        if isinstance(ours, Wildcard):
+            ours, theirs = theirs, ours
+        assert isinstance(ours, bytes)
+        if not (theirs.regex.match(ours) if isinstance(theirs, Wildcard) else theirs == ours):
+            return True
+    shorter, longer = sorted((one, other), key=len)
+    return any(name != ANY for name in longer[len(shorter) :])
+
+
+def matches_nothing(glob: Glob) -> bool:
+    """Say whether certainly no path matches: a name is too long for any file system."""
+    return any(isinstance(name, bytes) and len(name) > NAME_MAX for name in glob.components)

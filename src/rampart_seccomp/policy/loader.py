@@ -1,43 +1,28 @@
-"""Policies from YAML files. Loading is total: either a whole policy comes out, or one error.
-
-The schema is the tables below. They are walked by hand rather than with a structuring library, because each
-problem is to be named with the line, the key path and the way out, and because such a library costs more at
-import than a whole policy does to load.
-"""
+"""Policies from YAML files. Loading is total: either a whole policy comes out, or one error."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+import stat
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+
+import attrs
 
 from rampart_seccomp.errors import PolicyError
 from rampart_seccomp.policy import cases, lint
-from rampart_seccomp.policy.document import MAX_BYTES, Items, Node, Pairs, Scalar, read
-from rampart_seccomp.policy.model import KINDS, Policy, PolicyTest, Rule
-from rampart_seccomp.policy.terms import VERDICTS, to_errno, to_operations, to_seconds
+from rampart_seccomp.policy.document import MAX_BYTES, read
+from rampart_seccomp.policy.environment import Environment
+from rampart_seccomp.policy.grants import Grant
+from rampart_seccomp.policy.inheritance import unite
+from rampart_seccomp.policy.model import Policy
+from rampart_seccomp.policy.structure import Draft, Extension, Structure
 
-__all__ = ["load", "loads", "profiles"]
-
-T = TypeVar("T")
+__all__ = ["load", "load_grants", "loads", "profiles"]
 
 PROFILES = Path(__file__).with_name("profiles")
 
-TOP = ("version", "default", "rules", "tests", "audit")
-TOP_LATER = {
-    "extends": "copy the profile and change the copy",
-    "grants": "write an allow rule",
-    "features": None,
-    "environment": None,
-    "limits": None,
-    "linger": None,
-    "names": None,
-    "redact": None,
-}
-RULE = ("name", *VERDICTS, *KINDS, "except", "message", "errno", "timeout", "log", "reason")
-RULE_LATER = {"programs": None, "within": None, "env": None, "redirect": None}
-TEST = (*VERDICTS, "path", "command", "host", "port", "by")
+MAX_DEPTH = 8
+MAX_FILES = 32
 
 
 def profiles() -> list[str]:
@@ -54,28 +39,184 @@ def load(source: str | os.PathLike[str]) -> Policy:
     name = os.fspath(source)
     looks_like_file = "/" in name or name.endswith((".yaml", ".yml")) or not isinstance(source, str)
     if looks_like_file or os.path.exists(name):
-        return loads(_read(name, name), source=name)
-    if name not in profiles():
+        file = _File(name, name, name, name)
+        return _Loading().policy(file, file.read())
+    profile = _profile(name)
+    if profile is None:
         raise PolicyError(
             f"there is no profile and no file {name!r}",
             file=name,
-            hint=f"the profiles are {', '.join(profiles())}; a file ends in .yaml or has a '/' in its name",
+            hint=_known_profiles(),
         )
-    return _policy(_read(str(PROFILES / f"{name}.yaml"), name), f"{name}.yaml", f"profile:{name}")
+    return _Loading().policy(profile, profile.read())
 
 
 def loads(text: str, *, source: str = "<string>") -> Policy:
-    """Load a policy from YAML text.
+    """Load a policy from YAML text. Files that it extends are relative to the directory of `source`.
 
     Raises:
         PolicyError: It is not a valid policy, or one of its tests fails.
     """
-    return _policy(text, source, source)
+    return _Loading().policy(_File(source, source, source, None), text)
 
 
-def _read(path: str, name: str) -> str:
+def load_grants(source: str | os.PathLike[str]) -> tuple[Grant, ...]:
+    """Load an overrides file: a YAML list of grants, such as approvals write it.
+
+    Raises:
+        PolicyError: It cannot be read, or an entry is not valid; then none of them is in force.
+    """
+    name = os.fspath(source)
+    text = _read(name, name)
+    if not text.strip():
+        return ()
+    return tuple(Structure(name).grants(read(text, name), "grants"))
+
+
+def _known_profiles() -> str:
+    return f"the profiles are {', '.join(profiles())}; a file ends in .yaml or has a '/' in its name"
+
+
+@attrs.frozen
+class _File:
+    """A policy file.
+
+    Attributes:
+        name: For messages.
+        source: For `Policy.source`.
+        identity: What tells it from other files.
+        path: Where it is; None for text that is in no file.
+    """
+
+    name: str
+    source: str
+    identity: str
+    path: str | None
+
+    def read(self, *, regular: bool = False) -> str:
+        """Give its text; with `regular` only if it is a regular file."""
+        assert self.path is not None
+        return _read(self.path, self.name, regular=regular)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Absolute names: as it was named, and as it really is."""
+        if self.path is None or not os.path.exists(self.path):
+            return ()
+        return (os.path.abspath(self.path), os.path.realpath(self.path))
+
+
+def _profile(name: str) -> _File | None:
+    if name not in profiles():
+        return None
+    return _File(f"{name}.yaml", f"profile:{name}", f"profile:{name}", str(PROFILES / f"{name}.yaml"))
+
+
+class _Loading:
+    """One loading: the file itself, and everything it extends."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Draft] = {}
+        self._files: list[str] = []
+
+    def policy(self, file: _File, text: str, chain: tuple[str, ...] = ()) -> Policy:
+        """Load one file, with what it extends.
+
+        Args:
+            file: The file.
+            text: Its content.
+            chain: The files that extend it, the outermost first.
+        """
+        draft = Structure(file.name).draft(read(text, file.name))
+        own = os.path.realpath(file.path) if file.path is not None else file.identity
+        chain = (*chain, file.identity if file.identity.startswith("profile:") else own)
+        bases = [(each, self._base(each, draft, own, chain)) for each in self._distinct(draft)]
+        self._files += file.names
+        united = unite(draft, bases)
+        policy = _build(united, file.source, self._files)
+        for finding in lint.errors(policy):
+            raise PolicyError(finding.message, file=finding.file, line=finding.line, key=finding.key)
+        cases.run_tests(policy, file=file.name)
+        self._known[chain[-1]] = united
+        return policy
+
+    def _distinct(self, draft: Draft) -> list[Extension]:
+        seen: set[tuple[bool, str]] = set()
+        for extension in draft.extends:
+            key = (extension.is_file, os.path.normpath(extension.target.text))
+            if key in seen:
+                raise _problem(draft, extension, f"{extension.target.text!r} is extended twice")
+            seen.add(key)
+        return draft.extends
+
+    def _base(self, extension: Extension, draft: Draft, own: str, chain: tuple[str, ...]) -> Draft:
+        """Load what an entry of ``extends`` names, unless it is known already."""
+        target = extension.target.text
+        if extension.is_file:
+            file = _relative(target, draft.file, own)
+        else:
+            found = _profile(target)
+            if found is None:
+                raise _problem(draft, extension, f"there is no profile {target!r}", _known_profiles())
+            file = found
+        if file.identity in chain:
+            names = [os.path.basename(each) for each in (*chain[chain.index(file.identity) :], file.identity)]
+            raise _problem(draft, extension, "the file extends itself", " → ".join(names))
+        if len(chain) >= MAX_DEPTH:
+            raise _problem(draft, extension, f"more than {MAX_DEPTH} files extend each other")
+        if file.identity not in self._known:
+            if len(self._known) >= MAX_FILES:
+                raise _problem(draft, extension, f"more than {MAX_FILES} files are united")
+            try:
+                text = file.read(regular=True)
+            except PolicyError as error:
+                raise _problem(draft, extension, f"{error.file} {error.problem}", error.hint) from None
+            self.policy(file, text, chain)
+        return self._known[file.identity]
+
+
+def _relative(target: str, name: str, own: str) -> _File:
+    """Find a file that is extended: relative names start at the directory the extending file is really in."""
+    target = os.path.expanduser(target)
+    directory = os.path.dirname(own)
+    path = os.path.join(directory, target)
+    real = os.path.realpath(path)
+    shown = os.path.normpath(os.path.join(os.path.dirname(name), target))
+    if os.path.realpath(shown) != real or os.path.abspath(shown) != real:
+        shown = real
+    return _File(shown, shown, real, path)
+
+
+def _problem(draft: Draft, extension: Extension, problem: str, hint: str | None = None) -> PolicyError:
+    place = extension.target
+    return PolicyError(problem, file=draft.file, line=place.line, key=place.key, hint=hint)
+
+
+def _build(draft: Draft, source: str, files: list[str]) -> Policy:
     try:
-        with open(path, "rb") as file:
+        return Policy(
+            version=draft.version,
+            rules=draft.rules,
+            default={str(operation): verdict for operation, verdict in draft.default.items()},
+            grants=draft.grants,
+            environment=Environment(drop=draft.drop, pass_=draft.pass_),
+            tests=draft.tests,
+            audit="all" if draft.audit is None else draft.audit,
+            source=source,
+            files=files,
+            places=draft.places,
+        )
+    except PolicyError as error:
+        key = error.key or ""
+        line = draft.lines.get(key, draft.lines.get(key.partition(".")[0], draft.lines[""]))
+        raise PolicyError(error.problem, file=draft.file, line=line, key=error.key, hint=error.hint) from None
+
+
+def _read(path: str, name: str, *, regular: bool = False) -> str:
+    try:
+        with open(path, "rb", opener=_no_wait if regular else None) as file:
+            if regular and not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise PolicyError("is no regular file", file=name)
             raw = file.read(MAX_BYTES + 1)
     except OSError as error:
         hint = "check the name" if isinstance(error, FileNotFoundError) else None
@@ -91,233 +232,5 @@ def _read(path: str, name: str) -> str:
         raise PolicyError("the file is not UTF-8", file=name, line=line, hint="save it as UTF-8") from None
 
 
-def _policy(text: str, file: str, source: str) -> Policy:
-    reader = _Structure(file)
-    policy = reader.policy(read(text, file), source)
-    for finding in lint.check(policy):
-        if finding.severity == "error":
-            raise PolicyError(finding.message, file=file, line=finding.line, key=finding.key)
-    cases.run_tests(policy, file=file)
-    return policy
-
-
-class _Structure:
-    """Turns the tree of one file into values."""
-
-    def __init__(self, file: str) -> None:
-        self._file = file
-
-    def policy(self, node: Node, source: str) -> Policy:
-        keys = self._keys(node, "", TOP, TOP_LATER, "policy")
-        if "version" not in keys:
-            self._fail("`version` is missing", node, "", "begin with 'version: 1'")
-        rules = self._list(keys.get("rules"), "rules", self._rule)
-        self._unique(rules)
-        tests = self._list(keys.get("tests"), "tests", self._test)
-        fields: dict[str, Any] = {"default": self._default(keys.get("default"))}
-        for key in ("version", "audit"):
-            if key in keys:
-                fields[key] = self._scalar(keys[key], key).value
-        try:
-            return Policy(rules=rules, tests=tests, source=source, **fields)
-        except PolicyError as error:
-            self._fail(error.problem, keys.get(error.key or "", node), error.key or "", error.hint)
-
-    def _unique(self, rules: list[Rule]) -> None:
-        seen: dict[str, Rule] = {}
-        for index, rule in enumerate(rules):
-            first = seen.setdefault(rule.name, rule)
-            if first is not rule:
-                raise PolicyError(
-                    f"the rule name {rule.name!r} is used twice",
-                    file=self._file,
-                    line=rule.line,
-                    key=f"rules[{index}].name",
-                    hint=f"the first one is on line {first.line}",
-                )
-
-    def _default(self, node: Node | None) -> dict[str, str]:
-        found: dict[str, str] = {}
-        if node is None:
-            return found
-        if not isinstance(node, Pairs):
-            self._fail(
-                f"`default` is {node.kind}, and not a mapping",
-                node,
-                "default",
-                "write 'default: {read: allow, exec: allow}'",
-            )
-        for key, value in node.pairs:
-            path = f"default.{key.text}"
-            self._attempt(to_operations, key.text, key, path)
-            verdict = self._text(value, path)
-            if verdict not in VERDICTS:
-                self._fail(f"{verdict!r} is not a verdict", value, path, "write allow, ask or deny")
-            found[key.text] = verdict
-        return found
-
-    def _rule(self, node: Node, path: str) -> Rule:
-        keys = self._keys(node, path, RULE, RULE_LATER, "rule")
-        if "name" not in keys:
-            self._fail("the rule has no `name`", node, path, "give each rule a name of its own")
-        verdict = self._verdict(keys, node, path)
-        fields: dict[str, Any] = {"name": self._text(keys["name"], f"{path}.name")}
-        fields["operations"] = self._operations(keys[verdict], f"{path}.{verdict}")
-        for key, (_, parser) in KINDS.items():
-            if key in keys:
-                fields[key] = self._patterns(keys[key], f"{path}.{key}", parser, numbers=key == "ports")
-        if "except" in keys:
-            fields["except_"] = self._patterns(keys["except"], f"{path}.except", str, numbers=True)
-        for key in ("message", "reason"):
-            if key in keys:
-                fields[key] = self._text(keys[key], f"{path}.{key}")
-        for key, convert in (("errno", to_errno), ("timeout", to_seconds)):
-            if key in keys:
-                value = self._scalar(keys[key], f"{path}.{key}")
-                if value.value is None:
-                    self._fail(f"`{key}` is empty", value, f"{path}.{key}")
-                fields[key] = self._attempt(convert, value.value, value, f"{path}.{key}")
-        if "log" in keys:
-            fields["log"] = self._scalar(keys["log"], f"{path}.log").value
-            if not isinstance(fields["log"], bool):
-                self._fail("`log` is neither true nor false", keys["log"], f"{path}.log")
-        try:
-            return Rule(verdict=verdict, file=self._file, line=node.line, **fields)
-        except PolicyError as error:
-            key, bracket, index = (error.key or "").partition("[")
-            place = keys.get(key, node)
-            if isinstance(place, Items) and bracket:
-                place = place.items[int(index.rstrip("]"))]
-            self._fail(error.problem, place, f"{path}.{error.key}", error.hint)
-
-    def _verdict(self, keys: Mapping[str, Node], node: Node, path: str) -> str:
-        found = [verdict for verdict in VERDICTS if verdict in keys]
-        if len(found) != 1:
-            self._fail(
-                f"the rule says {' and '.join(found)}"
-                if found
-                else "the rule says neither allow, ask nor deny",
-                node,
-                path,
-                "exactly one of allow, ask and deny, with an operation or a list of them",
-            )
-        return found[0]
-
-    def _operations(self, node: Node, path: str) -> frozenset[Any]:
-        if isinstance(node, Items):
-            if not node.items:
-                self._fail("no operation is named", node, path, "name one, or a list of them")
-            parts = [self._operations(item, f"{path}[{index}]") for index, item in enumerate(node.items)]
-            return frozenset().union(*parts)
-        return self._attempt(to_operations, self._text(node, path), node, path)
-
-    def _patterns(
-        self, node: Node, path: str, parser: Callable[[str], object], *, numbers: bool = False
-    ) -> list[str]:
-        items = node.items if isinstance(node, Items) else (node,)
-        if not items:
-            self._fail(
-                f"`{path.rpartition('.')[2]}` is empty",
-                node,
-                path,
-                "leave it out to cover the whole operation",
-            )
-        found = []
-        for index, item in enumerate(items):
-            here = f"{path}[{index}]" if isinstance(node, Items) else path
-            if isinstance(item, Pairs) and path.endswith(".except"):
-                self._fail(
-                    "an exception with conditions is not supported by this version",
-                    item,
-                    here,
-                    "write patterns only, or a rule of its own",
-                )
-            if isinstance(item, Scalar) and isinstance(item.value, int) and numbers:
-                text = item.text
-            elif isinstance(item, Scalar) and item.text == "~":
-                text = "~"
-            else:
-                text = self._text(item, here)
-            self._attempt(parser, text, item, here)
-            found.append(text)
-        return found
-
-    def _test(self, node: Node, path: str) -> PolicyTest:
-        keys = self._keys(node, path, TEST, {}, "test")
-        found = [verdict for verdict in VERDICTS if verdict in keys]
-        if len(found) != 1:
-            self._fail(
-                "the test says neither allow, ask nor deny"
-                if not found
-                else f"the test says {' and '.join(found)}",
-                node,
-                path,
-                "write {deny: read, path: ~/.ssh/id, by: rule}",
-            )
-        fields: dict[str, Any] = {}
-        for key in TEST[3:]:
-            if key in keys:
-                value = self._scalar(keys[key], f"{path}.{key}")
-                is_number = isinstance(value.value, int) and not isinstance(value.value, bool)
-                fields[key] = value.text if is_number else self._text(value, f"{path}.{key}")
-        operation = self._text(keys[found[0]], f"{path}.{found[0]}")
-        self._attempt(to_operations, operation, keys[found[0]], f"{path}.{found[0]}")
-        return PolicyTest(verdict=found[0], operation=operation, line=node.line, **fields)
-
-    def _keys(
-        self,
-        node: Node,
-        path: str,
-        known: tuple[str, ...],
-        later: Mapping[str, str | None],
-        what: str,
-    ) -> dict[str, Node]:
-        """Give the values of a mapping whose keys are all known."""
-        if not isinstance(node, Pairs):
-            self._fail(f"a {what} is a mapping, and this is {node.kind}", node, path)
-        found: dict[str, Node] = {}
-        for key, value in node.pairs:
-            here = f"{path}.{key.text}" if path else key.text
-            if key.text in later:
-                self._fail(f"`{key.text}` is not supported by this version", key, here, later[key.text])
-            if key.text not in known:
-                self._fail(f"a {what} has no key {key.text!r}", key, here, _suggestion(key.text, known))
-            found[key.text] = value
-        return found
-
-    def _list(self, node: Node | None, path: str, convert: Callable[[Node, str], T]) -> list[T]:
-        if node is None:
-            return []
-        if not isinstance(node, Items):
-            self._fail(f"`{path}` is {node.kind}, and not a list", node, path, "begin each entry with '- '")
-        return [convert(item, f"{path}[{index}]") for index, item in enumerate(node.items)]
-
-    def _scalar(self, node: Node, path: str) -> Scalar:
-        if not isinstance(node, Scalar):
-            self._fail(f"this is {node.kind}, and not a single value", node, path)
-        return node
-
-    def _text(self, node: Node, path: str) -> str:
-        scalar = self._scalar(node, path)
-        if not isinstance(scalar.value, str):
-            written = scalar.text or "nothing"
-            self._fail(
-                f"{written} is not text", node, path, f"quote it: '{scalar.text}'" if scalar.text else None
-            )
-        return scalar.value
-
-    def _attempt(self, convert: Callable[[Any], T], value: Any, node: Node, path: str) -> T:
-        try:
-            return convert(value)
-        except PolicyError as error:
-            self._fail(error.problem, node, path, error.hint)
-
-    def _fail(self, problem: str, node: Node, key: str, hint: str | None = None) -> NoReturn:
-        raise PolicyError(problem, file=self._file, line=node.line, key=key or None, hint=hint)
-
-
-def _suggestion(key: str, known: tuple[str, ...]) -> str:
-    import difflib
-
-    close = difflib.get_close_matches(key, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"the keys are {', '.join(known)}"
+def _no_wait(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)

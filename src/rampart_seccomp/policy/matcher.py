@@ -13,18 +13,33 @@ from collections.abc import Callable, Iterable
 
 import attrs
 
-from rampart_seccomp.events import ConnectEvent, Event, ExecEvent, FileEvent, ListenEvent, Operation
+from rampart_seccomp.events import (
+    Address,
+    ConnectEvent,
+    Event,
+    ExecEvent,
+    FileEvent,
+    ListenEvent,
+    Operation,
+)
 from rampart_seccomp.policy import globs
 from rampart_seccomp.policy.anchors import Anchors
 from rampart_seccomp.policy.commands import CommandPattern, parse_command
+from rampart_seccomp.policy.decisions import Decision
 from rampart_seccomp.policy.globs import ANY, Automaton, State, Tail
+from rampart_seccomp.policy.grants import Grant, GrantIndex, granted_events
 from rampart_seccomp.policy.hosts import HostPattern, LocalPattern, parse_host, parse_local
-from rampart_seccomp.policy.model import Decision, Policy, Rule
+from rampart_seccomp.policy.model import Policy
+from rampart_seccomp.policy.rules import Rule
 from rampart_seccomp.policy.terms import FILE_OPERATIONS, VERDICTS, WRITE
 
 __all__ = ["Entry", "Match", "Matcher"]
 
+DNS_PORT = 53
+
 PROTECTED = "built-in: Rampart's own files"
+PLANTED = "built-in: code that the harness runs"
+NAME_SERVER = "built-in: the host's name server"
 FOREIGN_SOCKET = "built-in: unix sockets made outside the tree need a rule"
 OWN_SOCKET = "built-in: unix socket of the same tree"
 
@@ -164,6 +179,8 @@ class Matcher:
         home: bytes | None = None,
         directory: bytes | None = None,
         protected: Iterable[bytes] = (),
+        planted: Iterable[bytes] = (),
+        resolvers: Iterable[Address] = (),
     ) -> None:
         self.policy = policy
         anchors = Anchors(
@@ -174,7 +191,8 @@ class Matcher:
         self.home = anchors.home
         self.directory = anchors.directory
         binding = _Binding(anchors)
-        entries = [binding.protect(protected)] if (protected := tuple(protected)) else []
+        built_in = ((tuple(protected), PROTECTED), (tuple(planted), PLANTED))
+        entries = [binding.protect(paths, reason) for paths, reason in built_in if paths]
         entries += [binding.bind(rule) for rule in policy.effective]
         entries.sort(key=lambda entry: -entry.level)
         self.automaton = Automaton(binding.patterns)
@@ -182,7 +200,10 @@ class Matcher:
             operation: tuple(entry for entry in entries if operation in entry.operations)
             for operation in Operation
         }
+        self._grants = GrantIndex(policy.grants)
         self.host_names = frozenset(
+            name for grant in policy.grants if (name := grant.host_name) is not None
+        ) | frozenset(
             host.name
             for entry in self.entries[Operation.CONNECT]
             for conditions in (entry.conditions, entry.excepts)
@@ -190,6 +211,7 @@ class Matcher:
             for host in conditions.hosts
             if host.name is not None
         )
+        self._resolvers = frozenset(resolvers) if self.host_names else frozenset()
         self._defaults = {
             operation: Decision(verdict=verdict, operation=operation, reason="default")
             for operation, verdict in policy.default.items()
@@ -206,8 +228,10 @@ class Matcher:
             ValueError: Its path is not absolute.
         """
         if isinstance(event, FileEvent):
-            return self._file(event.operation, event.path)
-        return self._decide(self.subject(event))
+            decision = self._file(event.operation, event.path)
+        else:
+            decision = self._decide(self.subject(event))
+        return self._granted(event, decision) if self._grants else decision
 
     def subject(self, event: Event) -> Subject:
         """Look up the paths of an event.
@@ -230,12 +254,21 @@ class Matcher:
         raise TypeError(f"cannot judge {event!r}")
 
     def fallback(self, event: Event) -> Decision:
-        """Give the decision when no rule speaks: the default, and what is built in for unix sockets."""
+        """Give the decision when no rule speaks: the default, and what is built in for sockets."""
         if isinstance(event, ConnectEvent) and event.socket is not None:
             if event.in_tree:
                 return Decision(verdict="allow", operation=event.operation, reason=OWN_SOCKET)
             return Decision(verdict="deny", operation=event.operation, reason=FOREIGN_SOCKET)
-        return self._defaults[event.operation]
+        default = self._defaults[event.operation]
+        if (
+            isinstance(event, ConnectEvent)
+            and event.port == DNS_PORT
+            and event.address in self._resolvers
+            and default.verdict == "deny"
+        ):
+            # A policy that allows names must let them be looked up. What that lets out: threat model.
+            return Decision(verdict="allow", operation=event.operation, reason=NAME_SERVER)
+        return default
 
     def widens(self, old: bytes, new: bytes, *, directory: bool) -> Decision | None:
         """Say whether something would be less restricted under a new name than under the old one.
@@ -253,11 +286,39 @@ class Matcher:
         """
         from rampart_seccomp.policy.renaming import widens
 
-        return widens(self, self.automaton.walk(old), self.automaton.walk(new), directory=directory)
+        lost = widens(self, self.automaton.walk(old), self.automaton.walk(new), directory=directory)
+        return self._loosened(old, new, directory) if lost is None else lost
+
+    def grant(self, event: Event) -> Grant | None:
+        """Give the grant for exactly this event, whether or not it decides."""
+        return self._grants.find(event)
 
     def default(self, operation: Operation) -> Decision:
         """Give the policy's default for an operation."""
         return self._defaults[operation]
+
+    def _granted(self, event: Event, decision: Decision) -> Decision:
+        """Give what a grant makes of a decision: it answers questions and stands before the default."""
+        if decision.verdict == "allow" or (decision.verdict == "deny" and not _yields(decision)):
+            return decision
+        grant = self._grants.find(event)
+        if grant is None:
+            return decision
+        return Decision(verdict="allow", operation=event.operation, reason="grant", grant=grant)
+
+    def _loosened(self, old: bytes, new: bytes, directory: bool) -> Decision | None:
+        """Give the decision that would be lost to a grant for the new name, or for something beneath it."""
+        for grant in self._grants.beneath(new):
+            path = grant.key[1]
+            assert path is not None
+            if path != new and not directory:
+                continue
+            before = granted_events(grant, old.rstrip(b"/") + path[len(new.rstrip(b"/")) :])
+            for event, renamed in zip(before, granted_events(grant, path), strict=True):
+                lost = self.decide(event)
+                if VERDICTS.index(lost.verdict) > VERDICTS.index(self.decide(renamed).verdict):
+                    return attrs.evolve(lost, verdict="deny")
+        return None
 
     def _decide_file(self, operation: Operation, path: bytes) -> Decision:
         if operation not in FILE_OPERATIONS:
@@ -276,6 +337,11 @@ class Matcher:
             if entry.match(subject) is Match.YES:
                 return entry.decision(operation)
         return self.fallback(subject.event)
+
+
+def _yields(decision: Decision) -> bool:
+    """Say whether a denial is only what holds when no rule speaks."""
+    return decision.reason in ("default", FOREIGN_SOCKET)
 
 
 class _Binding:
@@ -297,13 +363,13 @@ class _Binding:
             excepts = self._conditions(**{**given, rule.kind: rule.except_}, strict=not strict)
         return Entry(rule, level, rule.operations, conditions, excepts)
 
-    def protect(self, paths: Iterable[bytes]) -> Entry:
+    def protect(self, paths: Iterable[bytes], reason: str) -> Entry:
         slot = self._slot()
         for path in paths:
             for name in {path, os.path.realpath(path)}:
                 parts = tuple(part for part in name.split(b"/") if part)
                 self.patterns.append(((*parts, ANY), slot))
-        return Entry(None, VERDICTS.index("deny"), WRITE, Conditions(paths=slot), reason=PROTECTED)
+        return Entry(None, VERDICTS.index("deny"), WRITE, Conditions(paths=slot), reason=reason)
 
     def _conditions(
         self,

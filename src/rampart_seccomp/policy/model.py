@@ -1,59 +1,30 @@
-"""What a policy is: frozen values. YAML is one way to write them down, Python is another."""
+"""What a policy is: a frozen value. YAML is one way to write it down, Python is another."""
 
 from __future__ import annotations
 
-import errno as errno_names
 import hashlib
 import json
 import os
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
 from rampart_seccomp.errors import PolicyError
-from rampart_seccomp.events import Operation
-from rampart_seccomp.policy.commands import parse_command
-from rampart_seccomp.policy.globs import parse
-from rampart_seccomp.policy.hosts import parse_host, parse_local
-from rampart_seccomp.policy.terms import FILE_OPERATIONS, VERDICTS, to_errno, to_operations, to_seconds
-from rampart_seccomp.verdicts import Verdict
+from rampart_seccomp.events import Address, Operation
+from rampart_seccomp.policy.environment import Environment
+from rampart_seccomp.policy.grants import Grant
+from rampart_seccomp.policy.rules import KINDS, Decide, PolicyTest, Rule
+from rampart_seccomp.policy.terms import VERDICTS, to_operations
 
 if TYPE_CHECKING:
     from rampart_seccomp.policy.matcher import Matcher
+    from rampart_seccomp.policy.stack import Stack
 
-__all__ = [
-    "KINDS",
-    "Decide",
-    "Decision",
-    "Policy",
-    "PolicyTest",
-    "Rule",
-]
+__all__ = ["Policy"]
 
-Decide = Callable[[Any], Verdict | Awaitable[Verdict]]
 F = TypeVar("F", bound=Decide)
-
-KINDS: Mapping[str, tuple[frozenset[Operation], Callable[[str], object]]] = MappingProxyType(
-    {
-        "paths": (FILE_OPERATIONS | {Operation.EXEC}, parse),
-        "commands": (frozenset({Operation.EXEC}), parse_command),
-        "hosts": (frozenset({Operation.CONNECT}), parse_host),
-        "ports": (frozenset({Operation.LISTEN}), parse_local),
-    }
-)
-"""The keys that match: the operations they apply to, and the parser of their entries."""
-
-
-def _text(value: Any) -> str:
-    return str(value) if isinstance(value, int) else os.fsdecode(value)
-
-
-def _texts(value: Any) -> tuple[str, ...]:
-    if isinstance(value, (str, bytes, os.PathLike, int)):
-        return (_text(value),)
-    return tuple(map(_text, value))
 
 
 def _rules(value: Iterable[Rule]) -> tuple[Rule, ...]:
@@ -64,173 +35,16 @@ def _tests(value: Iterable[PolicyTest]) -> tuple[PolicyTest, ...]:
     return tuple(value)
 
 
-@attrs.frozen(kw_only=True)
-class Rule:
-    """One rule. Conditions are alternatives within a key, and must all hold across keys.
-
-    Attributes:
-        name: Unique within the policy.
-        verdict: ``allow``, ``ask`` or ``deny``.
-        operations: What it speaks about.
-        paths: Path patterns, for file operations and exec.
-        commands: argv patterns, for exec.
-        hosts: Destinations, for connect.
-        ports: Local ports, for listen.
-        except_: Patterns of the rule's own kind that the rule is silent about.
-        message: Said to people when the rule denies or asks.
-        errno: The error a denial gives; None for the usual one.
-        timeout: Seconds until an unanswered question is a denial; None for the broker's own.
-        log: Record what the rule allows even if the policy records denials only.
-        decide: Answers the question of an ``ask`` rule instead of a person.
-        reason: Why the rule is there, in one line.
-        file: File the rule was read from; None for a rule made in Python.
-        line: Its line there, from 1.
-    """
-
-    name: str
-    verdict: str = attrs.field(validator=attrs.validators.in_(VERDICTS))
-    operations: frozenset[Operation] = attrs.field(converter=to_operations)
-    paths: tuple[str, ...] = attrs.field(default=(), converter=_texts)
-    commands: tuple[str, ...] = attrs.field(default=(), converter=_texts)
-    hosts: tuple[str, ...] = attrs.field(default=(), converter=_texts)
-    ports: tuple[str, ...] = attrs.field(default=(), converter=_texts)
-    except_: tuple[str, ...] = attrs.field(default=(), converter=_texts)
-    message: str | None = None
-    errno: int | None = attrs.field(default=None, converter=to_errno)
-    timeout: float | None = attrs.field(default=None, converter=to_seconds)
-    log: bool = True
-    decide: Decide | None = None
-    reason: str | None = None
-    file: str | None = attrs.field(default=None, eq=False)
-    line: int | None = attrs.field(default=None, eq=False)
-
-    def __attrs_post_init__(self) -> None:
-        if not self.name:
-            raise PolicyError("a rule has no name", file=self.file, line=self.line, key="name")
-        for key, (operations, parser) in KINDS.items():
-            entries = getattr(self, key)
-            strangers = self.operations - operations
-            if entries and strangers:
-                raise self._error(
-                    key,
-                    f"`{key}` does not apply to {_listed(strangers)}",
-                    "make a second rule for the other operations",
-                )
-            for index, entry in enumerate(entries):
-                self._parse(f"{key}[{index}]", parser, entry)
-        if self.except_:
-            parser = KINDS[self.kind][1]
-            for index, entry in enumerate(self.except_):
-                self._parse(f"except[{index}]", parser, entry)
-        for key, verdicts in (("timeout", "ask"), ("decide", "ask"), ("errno", "ask deny")):
-            if getattr(self, key) is not None and self.verdict not in verdicts.split():
-                raise self._error(key, f"`{key}` means nothing in a rule that says {self.verdict}")
-
-    @property
-    def kind(self) -> str:
-        """The key whose entries ``except`` is written like.
-
-        Raises:
-            PolicyError: The rule has several kinds.
-        """
-        used = [key for key in KINDS if getattr(self, key)]
-        if not used:
-            used = [key for key, (operations, _) in KINDS.items() if self.operations <= operations][:1]
-        if len(used) != 1:
-            raise self._error(
-                "except",
-                "`except` is ambiguous here: the rule has several kinds of conditions"
-                if used
-                else "`except` is ambiguous here: the operations have different objects",
-                "make one rule for each kind",
-            )
-        return used[0]
-
-    @property
-    def place(self) -> str | None:
-        """``file:line`` of the rule; None if it was made in Python."""
-        return None if self.file is None else f"{self.file}:{self.line}"
-
-    def _parse(self, key: str, parser: Callable[[str], object], entry: str) -> None:
-        try:
-            parser(entry)
-        except PolicyError as error:
-            raise self._error(key, error.problem, error.hint) from None
-
-    def _error(self, key: str, problem: str, hint: str | None = None) -> PolicyError:
-        return PolicyError(
-            f"{problem}, in rule {self.name!r}", file=self.file, line=self.line, key=key, hint=hint
-        )
+def _grants(value: Iterable[Grant]) -> tuple[Grant, ...]:
+    return tuple(value)
 
 
-def _listed(operations: Iterable[Operation]) -> str:
-    return ", ".join(str(each) for each in Operation if each in operations)
+def _places(value: Mapping[str, str]) -> Mapping[str, str]:
+    return MappingProxyType(dict(value))
 
 
-def _one_operation(value: str) -> str:
-    to_operations(value)
-    return str(value)
-
-
-@attrs.frozen(kw_only=True)
-class PolicyTest:
-    """One entry of ``tests:``: what the policy must answer.
-
-    Attributes:
-        verdict: ``allow``, ``ask`` or ``deny``.
-        operation: An operation, or ``write``: then each of its four must get the verdict.
-        path: The file, or the program of an exec; begins with ``/``, ``~`` or ``./``.
-        command: The command line of an exec.
-        host: Where to connect: ``name:port``, ``address:port``, ``unix:PATH``.
-        port: Where to listen: ``port`` or ``address:port``.
-        by: Name of the rule that must decide; None for any.
-    """
-
-    verdict: str = attrs.field(validator=attrs.validators.in_(VERDICTS))
-    operation: str = attrs.field(converter=_one_operation)
-    path: str | None = None
-    command: str | None = None
-    host: str | None = None
-    port: str | None = attrs.field(default=None, converter=attrs.converters.optional(str))
-    by: str | None = None
-    line: int | None = attrs.field(default=None, eq=False)
-
-
-@attrs.frozen(kw_only=True)
-class Decision:
-    """What a policy says about one event.
-
-    Attributes:
-        verdict: ``allow``, ``ask`` or ``deny``.
-        rule: The rule that decided; None for a default and for what is built in.
-        reason: ``rule``, ``default`` or ``built-in: …``.
-        operation: What was judged.
-    """
-
-    verdict: str
-    operation: Operation
-    rule: Rule | None = None
-    reason: str = "rule"
-
-    @property
-    def errno(self) -> int:
-        """The error that a denial gives: the rule's, else ECONNREFUSED for connect, else EACCES."""
-        if self.rule is not None and self.rule.errno is not None:
-            return self.rule.errno
-        return errno_names.ECONNREFUSED if self.operation is Operation.CONNECT else errno_names.EACCES
-
-    @property
-    def message(self) -> str | None:
-        """What the rule wants said to people."""
-        return None if self.rule is None else self.rule.message
-
-    @property
-    def where(self) -> str:
-        """Where it is written: ``credentials (agent.yaml:12)``, ``default read: deny``, ``built-in: …``."""
-        if self.rule is not None:
-            place = self.rule.place
-            return f"{self.rule.name} ({os.path.basename(place)})" if place else self.rule.name
-        return f"default {self.operation}: {self.verdict}" if self.reason == "default" else self.reason
+def _files(value: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(value))
 
 
 def _defaults(value: Mapping[Any, str]) -> Mapping[Operation, str]:
@@ -268,18 +82,26 @@ class Policy:
     Attributes:
         rules: In the order written; the order never decides between verdicts.
         default: The verdict of each operation when no rule speaks; ``write`` may stand for its four.
+        grants: What is allowed although a rule asks.
+        environment: Which variables a command starts with.
         tests: What was written under ``tests:``; it held when the policy was loaded.
         audit: ``all`` or ``denials``: what is recorded.
         version: 1.
         source: Where it was loaded from: a path, ``profile:agent``; None if made in Python.
+        files: Absolute names of all files that it was read from, as named and as they really are.
+        places: ``file:line`` of what is no rule, such as ``default.read``.
     """
 
     rules: tuple[Rule, ...] = attrs.field(default=(), converter=_rules)
     default: Mapping[Operation, str] = attrs.field(factory=dict, converter=_defaults, hash=False)
+    grants: tuple[Grant, ...] = attrs.field(default=(), converter=_grants)
+    environment: Environment = attrs.field(factory=Environment)
     tests: tuple[PolicyTest, ...] = attrs.field(default=(), converter=_tests)
     audit: str = attrs.field(default="all", validator=_audit)
     version: int = attrs.field(default=1, validator=_version)
     source: str | None = attrs.field(default=None, eq=False)
+    files: tuple[str, ...] = attrs.field(default=(), converter=_files, eq=False)
+    places: Mapping[str, str] = attrs.field(factory=dict, converter=_places, eq=False, repr=False)
     _registered: list[Rule] = attrs.field(factory=list, hash=False, repr=False, alias="registered")
 
     def __attrs_post_init__(self) -> None:
@@ -323,6 +145,44 @@ class Policy:
 
         return loader.loads(text, source=source)
 
+    @staticmethod
+    def stack(*layers: Policy | Stack) -> Stack:
+        """Put policies on top of each other: each is evaluated alone, and the strictest verdict wins.
+
+        Args:
+            layers: The authorities, the highest first; what is a stack already adds all its layers.
+
+        Raises:
+            PolicyError: There is none.
+        """
+        from rampart_seccomp.policy.stack import Stack
+
+        return Stack(layers)
+
+    def dumps(self) -> str:
+        """Write the policy as YAML text, complete in itself: `loads` of it gives an equal policy.
+
+        Raises:
+            PolicyError: It cannot be written as one file: it has callables, or what a file must not have,
+                such as a rule that never decides.
+        """
+        from rampart_seccomp.policy import writing
+
+        return writing.dumps(self)
+
+    @property
+    def layers(self) -> tuple[Policy, ...]:
+        """The policies that are evaluated alone: this one. A stack has several."""
+        return (self,)
+
+    def unrestricted(self, operation: Operation) -> bool:
+        """Say whether the operation is certainly allowed on every object."""
+        rules = [rule for rule in self.effective if operation in rule.operations]
+        if any(rule.verdict != "allow" for rule in rules):
+            return False
+        open_to_all = any(not any(getattr(rule, key) for key in (*KINDS, "except_")) for rule in rules)
+        return open_to_all or (self.default[operation] == "allow" and operation is not Operation.CONNECT)
+
     @property
     def effective(self) -> tuple[Rule, ...]:
         """The rules written and those registered with `on`."""
@@ -336,6 +196,8 @@ class Policy:
             "default": {str(operation): verdict for operation, verdict in self.default.items()},
             "rules": [_content(rule) for rule in self.rules],
             "registered": [_content(rule) for rule in self._registered],
+            "grants": [_content(grant) for grant in self.grants],
+            "environment": attrs.asdict(self.environment),
             "tests": [_content(test) for test in self.tests],
             "audit": self.audit,
         }
@@ -348,6 +210,12 @@ class Policy:
             PolicyError: A name is used twice.
         """
         return attrs.evolve(self, rules=(*self.rules, *rules), registered=list(self._registered))
+
+    def with_grants(self, *grants: Grant) -> Policy:
+        """Give a policy that has these grants too, as read from an overrides file or given by a person."""
+        found = tuple(dict.fromkeys((*self.grants, *grants)))
+        files = (*self.files, *(os.path.abspath(grant.file) for grant in grants if grant.file))
+        return attrs.evolve(self, grants=found, files=files, registered=list(self._registered))
 
     def on(
         self,
@@ -396,25 +264,41 @@ class Policy:
         return register
 
     def matcher(
-        self, *, home: bytes | None = None, directory: bytes | None = None, protected: Iterable[bytes] = ()
+        self,
+        *,
+        home: bytes | None = None,
+        directory: bytes | None = None,
+        protected: Iterable[bytes] = (),
+        planted: Iterable[bytes] = (),
+        resolvers: Iterable[Address] = (),
     ) -> Matcher:
         """Bind the policy to a place: what ``~``, ``./`` and the named sets mean is fixed from here on.
 
         Args:
             home: Home of the launching user; None for ``~`` of this process.
             directory: Launch directory; None for the working directory of this process.
-            protected: Paths that nothing in the tree may write, nor anything beneath them.
+            protected: Rampart's own files: nothing in the tree may write them, nor anything beneath them.
+            planted: The same for directories with code that the harness runs.
+            resolvers: Name servers, which may be asked if a rule or grant names a host, unless a rule
+                restricts that.
         """
         from rampart_seccomp.policy.matcher import Matcher
 
-        return Matcher(self, home=home, directory=directory, protected=protected)
+        return Matcher(
+            self,
+            home=home,
+            directory=directory,
+            protected=protected,
+            planted=planted,
+            resolvers=resolvers,
+        )
 
 
 def _qualified(function: object) -> str:
     return str(getattr(function, "__qualname__", type(function).__qualname__))
 
 
-def _content(value: Rule | PolicyTest) -> dict[str, Any]:
+def _content(value: Rule | PolicyTest | Grant) -> dict[str, Any]:
     """Give the fields that equality compares, as JSON."""
     content: dict[str, Any] = {}
     for field in attrs.fields(type(value)):
@@ -422,6 +306,10 @@ def _content(value: Rule | PolicyTest) -> dict[str, Any]:
             part = getattr(value, field.name)
             if isinstance(part, frozenset):
                 part = sorted(map(str, part))
+            elif isinstance(part, bytes):
+                part = os.fsdecode(part)
+            elif isinstance(part, tuple):
+                part = [os.fsdecode(each) for each in part]
             elif callable(part):
                 part = f"{getattr(part, '__module__', '')}.{_qualified(part)}"
             content[field.name] = part

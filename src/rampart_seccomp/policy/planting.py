@@ -7,29 +7,35 @@ where names beneath it are watched (``.git`` with its ``hooks``) if it leads to 
 from __future__ import annotations
 
 from rampart_seccomp.events import Operation
+from rampart_seccomp.policy.decisions import Decision
 from rampart_seccomp.policy.globs import ANY, Tail
 from rampart_seccomp.policy.matcher import Matcher
-from rampart_seccomp.policy.model import Decision
+from rampart_seccomp.policy.stack import AnyMatcher, StackMatcher
 
 __all__ = ["plants"]
 
 _ITSELF: Tail = ()
 
 
-def plants(matcher: Matcher, link: bytes, target: bytes) -> Decision | None:
+def plants(matcher: AnyMatcher, link: bytes, target: bytes) -> Decision | None:
     """Say which rule a link at ``link`` would let names slip past, if it leads to ``target``.
 
     A floating pattern (``./**/.env``) watches every directory alike and is no reason to refuse a link; a name
     that a pattern has come to with its last component is.
 
     Args:
-        matcher: The policy.
+        matcher: The policy; of a stack, no layer may be slipped past.
         link: Real absolute name of the link.
         target: Real absolute name of what it leads to, existing or not.
 
     Returns:
         None if nothing slips past, else a denial that carries the rule.
     """
+    layers = matcher.layers if isinstance(matcher, StackMatcher) else (matcher,)
+    return next((lost for layer in layers if (lost := _plants(layer, link, target)) is not None), None)
+
+
+def _plants(matcher: Matcher, link: bytes, target: bytes) -> Decision | None:
     here, there = matcher.automaton.walk(link), matcher.automaton.walk(target)
     above = matcher.automaton.walk(link.rpartition(b"/")[0] or b"/")
     for operation in (Operation.CREATE, Operation.MODIFY):

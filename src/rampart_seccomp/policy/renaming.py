@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import attrs
 
 from rampart_seccomp.events import Operation
+from rampart_seccomp.policy.decisions import Decision
 from rampart_seccomp.policy.globs import ANY, State, Tail
-from rampart_seccomp.policy.model import Decision
 from rampart_seccomp.policy.terms import VERDICTS
 
 if TYPE_CHECKING:

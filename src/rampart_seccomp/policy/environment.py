@@ -1,0 +1,96 @@
+"""Which environment variables a command starts with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import AnyStr, Protocol
+
+import attrs
+
+from rampart_seccomp.errors import PolicyError
+from rampart_seccomp.policy.globs import ANY, Component, Wildcard, component
+
+__all__ = ["AnyEnvironment", "Environment", "StackedEnvironment", "check_name"]
+
+
+class AnyEnvironment(Protocol):
+    """What changes the variables at the start of a command."""
+
+    def apply(self, variables: Mapping[AnyStr, AnyStr]) -> dict[AnyStr, AnyStr]:
+        """Give the variables that the command starts with."""
+
+
+def _names(value: Iterable[str] | str) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+@attrs.frozen(kw_only=True)
+class Environment:
+    """Variables that are dropped at the start of a command; the others are passed unchanged.
+
+    Attributes:
+        drop: Patterns of names, with ``*``, ``?`` and ``[...]``.
+        pass_: Patterns of names that are passed although `drop` matches them.
+    """
+
+    drop: tuple[str, ...] = attrs.field(default=(), converter=_names)
+    pass_: tuple[str, ...] = attrs.field(default=(), converter=_names)
+
+    def __attrs_post_init__(self) -> None:
+        for key, texts in (("drop", self.drop), ("pass", self.pass_)):
+            for index, text in enumerate(texts):
+                try:
+                    check_name(text)
+                except PolicyError as error:
+                    place = f"environment.{key}[{index}]"
+                    raise PolicyError(error.problem, key=place, hint=error.hint) from None
+        if self.pass_ and not self.drop:
+            raise PolicyError(
+                "`pass` means nothing without `drop`",
+                key="environment.pass",
+                hint='all variables are passed unless dropped; write drop: ["*"] to pass these only',
+            )
+
+    def apply(self, variables: Mapping[AnyStr, AnyStr]) -> dict[AnyStr, AnyStr]:
+        """Give the variables that the command starts with. The mapping itself is not changed."""
+        drop = [component(text) for text in self.drop]
+        keep = [component(text) for text in self.pass_]
+        return {
+            name: value
+            for name, value in variables.items()
+            if not _matches(drop, os.fsencode(name)) or _matches(keep, os.fsencode(name))
+        }
+
+
+@attrs.frozen
+class StackedEnvironment:
+    """The environments of a stack: what one layer drops, no other brings back."""
+
+    layers: tuple[AnyEnvironment, ...]
+
+    def apply(self, variables: Mapping[AnyStr, AnyStr]) -> dict[AnyStr, AnyStr]:
+        """Give the variables that every layer passes."""
+        passed = dict(variables)
+        for layer in self.layers:
+            passed = layer.apply(passed)
+        return passed
+
+
+def check_name(text: str) -> None:
+    """Check one pattern of variables' names.
+
+    Raises:
+        PolicyError: No variable can have such a name.
+    """
+    if not text or "=" in text or "\0" in text:
+        raise PolicyError(f"{text!r} is not the name of a variable", hint="write the name alone: 'AWS_*'")
+    if component(text) == ANY:
+        raise PolicyError("'**' has no meaning in the name of a variable", hint="write '*'")
+
+
+def _matches(patterns: Iterable[Component], name: bytes) -> bool:
+    return any(
+        pattern.regex.match(name) is not None if isinstance(pattern, Wildcard) else pattern == name
+        for pattern in patterns
+    )

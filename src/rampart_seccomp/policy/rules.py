@@ -1,0 +1,174 @@
+"""Rules and tests of a policy, as frozen values."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import attrs
+
+from rampart_seccomp.errors import PolicyError
+from rampart_seccomp.events import Operation
+from rampart_seccomp.policy.commands import parse_command
+from rampart_seccomp.policy.globs import parse
+from rampart_seccomp.policy.hosts import parse_host, parse_local
+from rampart_seccomp.policy.terms import FILE_OPERATIONS, VERDICTS, to_errno, to_operations, to_seconds
+from rampart_seccomp.verdicts import Verdict
+
+__all__ = ["KINDS", "Decide", "PolicyTest", "Rule"]
+
+Decide = Callable[[Any], Verdict | Awaitable[Verdict]]
+
+KINDS: Mapping[str, tuple[frozenset[Operation], Callable[[str], object]]] = MappingProxyType(
+    {
+        "paths": (FILE_OPERATIONS | {Operation.EXEC}, parse),
+        "commands": (frozenset({Operation.EXEC}), parse_command),
+        "hosts": (frozenset({Operation.CONNECT}), parse_host),
+        "ports": (frozenset({Operation.LISTEN}), parse_local),
+    }
+)
+"""The keys that match: the operations they apply to, and the parser of their entries."""
+
+
+def _text(value: Any) -> str:
+    return str(value) if isinstance(value, int) else os.fsdecode(value)
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if isinstance(value, (str, bytes, os.PathLike, int)):
+        return (_text(value),)
+    return tuple(map(_text, value))
+
+
+@attrs.frozen(kw_only=True)
+class Rule:
+    """One rule. Conditions are alternatives within a key, and must all hold across keys.
+
+    Attributes:
+        name: Unique within the policy.
+        verdict: ``allow``, ``ask`` or ``deny``.
+        operations: What it speaks about.
+        paths: Path patterns, for file operations and exec.
+        commands: argv patterns, for exec.
+        hosts: Destinations, for connect.
+        ports: Local ports, for listen.
+        except_: Patterns of the rule's own kind that the rule is silent about.
+        message: Said to people when the rule denies or asks.
+        errno: The error a denial gives; None for the usual one.
+        timeout: Seconds until an unanswered question is a denial; None for the broker's own.
+        log: Record what the rule allows even if the policy records denials only.
+        decide: Answers the question of an ``ask`` rule instead of a person.
+        reason: Why the rule is there, in one line.
+        file: File the rule was read from; None for a rule made in Python.
+        line: Its line there, from 1.
+    """
+
+    name: str
+    verdict: str = attrs.field(validator=attrs.validators.in_(VERDICTS))
+    operations: frozenset[Operation] = attrs.field(converter=to_operations)
+    paths: tuple[str, ...] = attrs.field(default=(), converter=_texts)
+    commands: tuple[str, ...] = attrs.field(default=(), converter=_texts)
+    hosts: tuple[str, ...] = attrs.field(default=(), converter=_texts)
+    ports: tuple[str, ...] = attrs.field(default=(), converter=_texts)
+    except_: tuple[str, ...] = attrs.field(default=(), converter=_texts)
+    message: str | None = None
+    errno: int | None = attrs.field(default=None, converter=to_errno)
+    timeout: float | None = attrs.field(default=None, converter=to_seconds)
+    log: bool = True
+    decide: Decide | None = None
+    reason: str | None = None
+    file: str | None = attrs.field(default=None, eq=False)
+    line: int | None = attrs.field(default=None, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        if not self.name:
+            raise PolicyError("a rule has no name", file=self.file, line=self.line, key="name")
+        for key, (operations, parser) in KINDS.items():
+            entries = getattr(self, key)
+            strangers = self.operations - operations
+            if entries and strangers:
+                raise self._error(
+                    key,
+                    f"`{key}` does not apply to {_listed(strangers)}",
+                    "make a second rule for the other operations",
+                )
+            for index, entry in enumerate(entries):
+                self._parse(f"{key}[{index}]", parser, entry)
+        if self.except_:
+            parser = KINDS[self.kind][1]
+            for index, entry in enumerate(self.except_):
+                self._parse(f"except[{index}]", parser, entry)
+        for key, verdicts in (("timeout", "ask"), ("decide", "ask"), ("errno", "ask deny")):
+            if getattr(self, key) is not None and self.verdict not in verdicts.split():
+                raise self._error(key, f"`{key}` means nothing in a rule that says {self.verdict}")
+
+    @property
+    def kind(self) -> str:
+        """The key whose entries ``except`` is written like.
+
+        Raises:
+            PolicyError: The rule has several kinds.
+        """
+        used = [key for key in KINDS if getattr(self, key)]
+        if not used:
+            used = [key for key, (operations, _) in KINDS.items() if self.operations <= operations][:1]
+        if len(used) != 1:
+            raise self._error(
+                "except",
+                "`except` is ambiguous here: the rule has several kinds of conditions"
+                if used
+                else "`except` is ambiguous here: the operations have different objects",
+                "make one rule for each kind",
+            )
+        return used[0]
+
+    @property
+    def place(self) -> str | None:
+        """``file:line`` of the rule; None if it was made in Python."""
+        return None if self.file is None else f"{self.file}:{self.line}"
+
+    def _parse(self, key: str, parser: Callable[[str], object], entry: str) -> None:
+        try:
+            parser(entry)
+        except PolicyError as error:
+            raise self._error(key, error.problem, error.hint) from None
+
+    def _error(self, key: str, problem: str, hint: str | None = None) -> PolicyError:
+        return PolicyError(
+            f"{problem}, in rule {self.name!r}", file=self.file, line=self.line, key=key, hint=hint
+        )
+
+
+def _listed(operations: Iterable[Operation]) -> str:
+    return ", ".join(str(each) for each in Operation if each in operations)
+
+
+def _one_operation(value: str) -> str:
+    to_operations(value)
+    return str(value)
+
+
+@attrs.frozen(kw_only=True)
+class PolicyTest:
+    """One entry of ``tests:``: what the policy must answer.
+
+    Attributes:
+        verdict: ``allow``, ``ask`` or ``deny``.
+        operation: An operation, or ``write``: then each of its four must get the verdict.
+        path: The file, or the program of an exec; begins with ``/``, ``~`` or ``./``.
+        command: The command line of an exec.
+        host: Where to connect: ``name:port``, ``address:port``, ``unix:PATH``.
+        port: Where to listen: ``port`` or ``address:port``.
+        by: Name of the rule that must decide; None for any.
+    """
+
+    verdict: str = attrs.field(validator=attrs.validators.in_(VERDICTS))
+    operation: str = attrs.field(converter=_one_operation)
+    path: str | None = None
+    command: str | None = None
+    host: str | None = None
+    port: str | None = attrs.field(default=None, converter=attrs.converters.optional(str))
+    by: str | None = None
+    line: int | None = attrs.field(default=None, eq=False)

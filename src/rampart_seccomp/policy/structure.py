@@ -1,0 +1,318 @@
+"""The schema of a policy file: its tree turned into values, one method for each part.
+
+The schema is the tables below. They are walked by hand rather than with a structuring library, because each
+problem is to be named with the line, the key path and the way out, and because such a library costs more at
+import than a whole policy does to load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from rampart_seccomp.errors import PolicyError
+from rampart_seccomp.events import Operation
+from rampart_seccomp.policy.document import Items, Node, Pairs
+from rampart_seccomp.policy.grants import Grant
+from rampart_seccomp.policy.rules import KINDS, PolicyTest, Rule
+from rampart_seccomp.policy.terms import VERDICTS, to_errno, to_operations, to_seconds
+from rampart_seccomp.policy.walking import Walker
+
+__all__ = ["RULE", "RULE_LATER", "TOP", "TOP_LATER", "Draft", "Extension", "Place", "Structure"]
+
+TOP = ("version", "extends", "default", "rules", "grants", "environment", "tests", "audit")
+TOP_LATER: Mapping[str, str | None] = {
+    "features": None,
+    "limits": None,
+    "linger": None,
+    "names": None,
+    "redact": None,
+}
+RULE = ("name", *VERDICTS, *KINDS, "except", "message", "errno", "timeout", "log", "reason")
+RULE_LATER: Mapping[str, str | None] = {"programs": None, "within": None, "env": None, "redirect": None}
+TEST = (*VERDICTS, "path", "command", "host", "port", "by")
+GRANT = ("operation", "path", "command", "host", "port", "rule", "by", "at")
+EXTENSION = ("profile", "file", "without", "except")
+ENVIRONMENT = ("drop", "pass")
+
+WHOLE_OPERATION = "leave it out to cover the whole operation"
+
+
+@attrs.frozen
+class Place:
+    """A word with where it stands."""
+
+    text: str
+    line: int
+    key: str
+
+
+@attrs.frozen
+class Extension:
+    """One entry of ``extends``.
+
+    Attributes:
+        target: What is extended: the name of a profile, or a file as named.
+        is_file: Which of the two.
+        without: Names of rules that are left out.
+        excepts: For names of rules, what they are silent about from here on.
+    """
+
+    target: Place
+    is_file: bool
+    without: tuple[Place, ...] = ()
+    excepts: tuple[tuple[Place, tuple[str, ...]], ...] = ()
+
+
+@attrs.define(kw_only=True)
+class Draft:
+    """What one file says, before it is united with what it extends.
+
+    Attributes:
+        version: None if the file does not say.
+        default: The operations that it names.
+        audit: None if the file does not say.
+        drop, pass_: Patterns of its ``environment``.
+        places: Line of each key path that an error may be about.
+    """
+
+    file: str
+    version: Any = None
+    extends: list[Extension] = attrs.Factory(list)
+    default: dict[Operation, str] = attrs.Factory(dict)
+    rules: list[Rule] = attrs.Factory(list)
+    grants: list[Grant] = attrs.Factory(list)
+    drop: list[str] = attrs.Factory(list)
+    pass_: list[str] = attrs.Factory(list)
+    tests: list[PolicyTest] = attrs.Factory(list)
+    audit: Any = None
+    places: dict[str, str] = attrs.Factory(dict)
+    lines: dict[str, int] = attrs.Factory(dict)
+
+
+class Structure(Walker):
+    """Turns the tree of one file into values."""
+
+    def draft(self, node: Node) -> Draft:
+        """Give what the file says."""
+        keys = self.keys(node, "", TOP, TOP_LATER, "policy")
+        if "version" not in keys:
+            self.fail("`version` is missing", node, "", "begin with 'version: 1'")
+        draft = Draft(file=self.file, version=self.scalar(keys["version"], "version").value)
+        draft.lines = {"": node.line, **{key: value.line for key, value in keys.items()}}
+        if "audit" in keys:
+            draft.audit = self.scalar(keys["audit"], "audit").value
+        if "extends" in keys:
+            draft.extends = self._extends(keys["extends"])
+        if "default" in keys:
+            self._default(keys["default"], draft)
+        draft.rules = self.items(keys.get("rules"), "rules", self._rule)
+        self._unique(draft.rules)
+        draft.grants = self.grants(keys.get("grants"), "grants")
+        if "environment" in keys:
+            self._environment(keys["environment"], draft)
+        draft.tests = self.items(keys.get("tests"), "tests", self._test)
+        return draft
+
+    def grants(self, node: Node | None, path: str) -> list[Grant]:
+        """Give the grants of a list."""
+        return self.items(node, path, self._grant)
+
+    def _extends(self, node: Node) -> list[Extension]:
+        items = node.items if isinstance(node, Items) else (node,)
+        return [
+            self._extension(item, f"extends[{index}]" if isinstance(node, Items) else "extends")
+            for index, item in enumerate(items)
+        ]
+
+    def _extension(self, node: Node, path: str) -> Extension:
+        if not isinstance(node, Pairs):
+            text = self.text(node, path)
+            is_file = "/" in text or text.endswith((".yaml", ".yml"))
+            return Extension(Place(text, node.line, path), is_file)
+        keys = self.keys(node, path, EXTENSION, {}, "entry of `extends`")
+        if ("profile" in keys) == ("file" in keys):
+            self.fail(
+                "an entry of `extends` names either a `profile` or a `file`",
+                node,
+                path,
+                "write {profile: agent, without: [rule]}",
+            )
+        kind = "file" if "file" in keys else "profile"
+        target = Place(self.text(keys[kind], f"{path}.{kind}"), keys[kind].line, f"{path}.{kind}")
+        without: list[Place] = []
+        if "without" in keys:
+            here = f"{path}.without"
+            named = keys["without"]
+            nodes = named.items if isinstance(named, Items) else (named,)
+            without = [
+                Place(self.text(item, f"{here}[{index}]"), item.line, f"{here}[{index}]")
+                for index, item in enumerate(nodes)
+            ]
+        excepts = []
+        if "except" in keys:
+            given = keys["except"]
+            if not isinstance(given, Pairs):
+                self.fail(
+                    f"`except` is {given.kind} here, and not a mapping",
+                    given,
+                    f"{path}.except",
+                    'write except: {rule: ["pattern"]}',
+                )
+            for key, value in given.pairs:
+                here = f"{path}.except.{key.text}"
+                excepts.append((Place(key.text, key.line, here), tuple(self._excepts(value, here))))
+        return Extension(target, kind == "file", tuple(without), tuple(excepts))
+
+    def _unique(self, rules: list[Rule]) -> None:
+        seen: dict[str, Rule] = {}
+        for index, rule in enumerate(rules):
+            first = seen.setdefault(rule.name, rule)
+            if first is not rule:
+                raise PolicyError(
+                    f"the rule name {rule.name!r} is used twice",
+                    file=self.file,
+                    line=rule.line,
+                    key=f"rules[{index}].name",
+                    hint=f"the first one is on line {first.line}",
+                )
+
+    def _default(self, node: Node, draft: Draft) -> None:
+        if not isinstance(node, Pairs):
+            self.fail(
+                f"`default` is {node.kind}, and not a mapping",
+                node,
+                "default",
+                "write 'default: {read: allow, exec: allow}'",
+            )
+        # `write` first, so that the operations it stands for can be named apart beside it.
+        for key, value in sorted(node.pairs, key=lambda pair: pair[0].text != "write"):
+            path = f"default.{key.text}"
+            operations = self.attempt(to_operations, key.text, key, path)
+            verdict = self.text(value, path)
+            if verdict not in VERDICTS:
+                self.fail(f"{verdict!r} is not a verdict", value, path, "write allow, ask or deny")
+            for operation in operations:
+                draft.default[operation] = verdict
+                draft.places[f"default.{operation}"] = f"{self.file}:{key.line}"
+
+    def _environment(self, node: Node, draft: Draft) -> None:
+        from rampart_seccomp.policy.environment import check_name
+
+        keys = self.keys(node, "environment", ENVIRONMENT, {}, "environment")
+        for key, found in (("drop", draft.drop), ("pass", draft.pass_)):
+            if key in keys:
+                path = f"environment.{key}"
+                found += self.texts(keys[key], path, check_name, empty="leave it out")
+                draft.lines[path] = keys[key].line
+
+    def _grant(self, node: Node, path: str) -> Grant:
+        keys = self.keys(node, path, GRANT, {}, "grant")
+        fields: dict[str, Any] = {}
+        if "operation" not in keys:
+            self.fail("the grant has no `operation`", node, path, "a grant is for one operation")
+        for key in GRANT:
+            if key == "command" and key in keys:
+                fields[key] = self._arguments(keys[key], f"{path}.command")
+            elif key in keys:
+                fields[key] = self.word(keys[key], f"{path}.{key}")
+        try:
+            return Grant(**fields, file=self.file, line=node.line)
+        except PolicyError as error:
+            place = keys.get(error.key or "", node)
+            self.fail(error.problem, place, f"{path}.{error.key}" if error.key else path, error.hint)
+
+    def _arguments(self, node: Node, path: str) -> list[str]:
+        if not isinstance(node, Items):
+            self.fail("the command of a grant is a list of arguments", node, path, "write [npm, publish]")
+        return [self.word(item, f"{path}[{index}]") for index, item in enumerate(node.items)]
+
+    def _excepts(self, node: Node, path: str) -> list[str]:
+        for index, item in enumerate(node.items if isinstance(node, Items) else (node,)):
+            if isinstance(item, Pairs):
+                self.fail(
+                    "an exception with conditions is not supported by this version",
+                    item,
+                    f"{path}[{index}]" if isinstance(node, Items) else path,
+                    "write patterns only, or a rule of its own",
+                )
+        return self.texts(node, path, str, empty=WHOLE_OPERATION, numbers=True)
+
+    def _rule(self, node: Node, path: str) -> Rule:
+        keys = self.keys(node, path, RULE, RULE_LATER, "rule")
+        if "name" not in keys:
+            self.fail("the rule has no `name`", node, path, "give each rule a name of its own")
+        verdict = self._verdict(keys, node, path)
+        fields: dict[str, Any] = {"name": self.text(keys["name"], f"{path}.name")}
+        fields["operations"] = self._operations(keys[verdict], f"{path}.{verdict}")
+        for key, (_, parser) in KINDS.items():
+            if key in keys:
+                fields[key] = self.texts(
+                    keys[key], f"{path}.{key}", parser, empty=WHOLE_OPERATION, numbers=key == "ports"
+                )
+        if "except" in keys:
+            fields["except_"] = self._excepts(keys["except"], f"{path}.except")
+        for key in ("message", "reason"):
+            if key in keys:
+                fields[key] = self.text(keys[key], f"{path}.{key}")
+        for key, convert in (("errno", to_errno), ("timeout", to_seconds)):
+            if key in keys:
+                value = self.scalar(keys[key], f"{path}.{key}")
+                if value.value is None:
+                    self.fail(f"`{key}` is empty", value, f"{path}.{key}")
+                fields[key] = self.attempt(convert, value.value, value, f"{path}.{key}")
+        if "log" in keys:
+            fields["log"] = self.scalar(keys["log"], f"{path}.log").value
+            if not isinstance(fields["log"], bool):
+                self.fail("`log` is neither true nor false", keys["log"], f"{path}.log")
+        try:
+            return Rule(verdict=verdict, file=self.file, line=node.line, **fields)
+        except PolicyError as error:
+            key, bracket, index = (error.key or "").partition("[")
+            place = keys.get(key, node)
+            if isinstance(place, Items) and bracket:
+                place = place.items[int(index.rstrip("]"))]
+            self.fail(error.problem, place, f"{path}.{error.key}", error.hint)
+
+    def _verdict(self, keys: Mapping[str, Node], node: Node, path: str) -> str:
+        found = [verdict for verdict in VERDICTS if verdict in keys]
+        if len(found) != 1:
+            self.fail(
+                f"the rule says {' and '.join(found)}"
+                if found
+                else "the rule says neither allow, ask nor deny",
+                node,
+                path,
+                "exactly one of allow, ask and deny, with an operation or a list of them",
+            )
+        return found[0]
+
+    def _operations(self, node: Node, path: str) -> frozenset[Any]:
+        if isinstance(node, Items):
+            if not node.items:
+                self.fail("no operation is named", node, path, "name one, or a list of them")
+            parts = [self._operations(item, f"{path}[{index}]") for index, item in enumerate(node.items)]
+            return frozenset().union(*parts)
+        return self.attempt(to_operations, self.text(node, path), node, path)
+
+    def _test(self, node: Node, path: str) -> PolicyTest:
+        keys = self.keys(node, path, TEST, {}, "test")
+        found = [verdict for verdict in VERDICTS if verdict in keys]
+        if len(found) != 1:
+            self.fail(
+                "the test says neither allow, ask nor deny"
+                if not found
+                else f"the test says {' and '.join(found)}",
+                node,
+                path,
+                "write {deny: read, path: ~/.ssh/id, by: rule}",
+            )
+        fields: dict[str, Any] = {}
+        for key in TEST[3:]:
+            if key in keys:
+                fields[key] = self.word(keys[key], f"{path}.{key}")
+        operation = self.text(keys[found[0]], f"{path}.{found[0]}")
+        self.attempt(to_operations, operation, keys[found[0]], f"{path}.{found[0]}")
+        return PolicyTest(verdict=found[0], operation=operation, line=node.line, **fields)
