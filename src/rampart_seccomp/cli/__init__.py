@@ -24,10 +24,14 @@ COMMANDS = {
     "explain": "say which rule decides about something, and why",
     "doctor": "say what this machine enforces a policy with",
     "log": "show or verify an audit log",
+    "import": "a policy from Claude Code's permissions or peg/rampart's YAML",
     "demo": "an agent that is told to steal, bare and stopped",
 }
 
-LATER = ("approve", "deny", "diff", "import", "learn", "pending", "replay", "report")
+MODULES = {"import": "importing"}
+"""Commands whose module cannot have their name."""
+
+LATER = ("approve", "deny", "diff", "learn", "pending", "replay", "report")
 
 
 class Parser(argparse.ArgumentParser):
@@ -77,7 +81,7 @@ def _guarded(name: str, arguments: list[str]) -> int:
     """Run one command; whatever it raises becomes one line."""
     program = f"{PROGRAM} {name}"
     try:
-        status: int = importlib.import_module(f"{__name__}.{name}").main(arguments)
+        status: int = importlib.import_module(f"{__name__}.{MODULES.get(name, name)}").main(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
         # Whoever read us has gone; the interpreter must not complain about that at exit.
