@@ -52,7 +52,8 @@ class ReadingSocket(Call):
             made = sockets.socket(sockets.AF_NETLINK, kind | sockets.SOCK_CLOEXEC, protocol)
         with made:
             made.setblocking(not kind & sockets.SOCK_NONBLOCK)
-            self.notification.reply_fd(made.fileno(), cloexec=bool(kind & sockets.SOCK_CLOEXEC))
+            fd = made.detach()
+        self.notification.reply_fd(fd, cloexec=bool(kind & sockets.SOCK_CLOEXEC))
 
 
 def socket(notification: Notification, setting: Setting) -> Call:

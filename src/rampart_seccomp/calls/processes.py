@@ -55,6 +55,7 @@ class PidfdSignal(Call):
         _ = self.notification.identity
         self.notification.ensure_valid()
         signal.pidfd_send_signal(self.pidfd, self.signo)
+        self.close()
         self.notification.reply(0)
 
 
