@@ -206,6 +206,15 @@ class Draft:
                 subject = proposal.rule.name if proposal.entry is None else str(proposal.entry)
                 self.remark(f"left out, since it never decides: {subject}: {reason}")
             proposals = [each for index, each in enumerate(proposals) if index not in idle]
+        if any(
+            rule.verdict == "allow" and not command.startswith(("/", "~/", "./"))
+            for rule in policy.rules
+            for command in rule.commands
+        ):
+            self.remark(
+                "an allowed command is known by its base name, so a program of that name which the agent made "
+                "may start as well; its effects are judged: write absolute paths where that matters"
+            )
         return Imported(title, self.file, policy, tuple(proposals), tuple(self.losses), tuple(self.remarks))
 
     @staticmethod

@@ -14,9 +14,9 @@ WEB = ("0.0.0.0/0:80,443", "[::/0]:80,443")
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts/**")
 
 SHELLS = tuple(
-    f"{shell} {flags} **" for shell in ("sh", "bash", "dash", "zsh") for flags in ("-c", "-lc", "-l -c")
+    f"/bin/{shell} {flags} **" for shell in ("sh", "bash", "zsh") for flags in ("-c", "-lc", "-l -c")
 )
-"""A shell that is given a command, which is how agents run commands."""
+"""A shell of the system that is given a command, which is how agents run commands."""
 
 
 def add(draft: Draft) -> None:
