@@ -212,8 +212,8 @@ class Draft:
             for command in rule.commands
         ):
             self.remark(
-                "an allowed command is known by its base name, so a program of that name which the agent made "
-                "may start as well; its effects are judged: write absolute paths where that matters"
+                "an allowed command is known by its base name, so a program of that name which the agent "
+                "made may start as well; its effects are judged: write absolute paths where that matters"
             )
         return Imported(title, self.file, policy, tuple(proposals), tuple(self.losses), tuple(self.remarks))
 
