@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 
 import strategies
+from rampart_seccomp.errors import PolicyError
 from rampart_seccomp.events import ExecEvent, FileEvent
-from rampart_seccomp.policy import Finding, Policy, Rule, allow, ask, check, deny
+from rampart_seccomp.policy import Finding, Grant, Policy, Rule, allow, ask, check, deny
 from rampart_seccomp.policy.globs import parse
-from rampart_seccomp.policy.lint import covers
+from rampart_seccomp.policy.lint import covers, disjoint
+from rampart_seccomp.policy.secrets import SECRETS
 
 
 def remarks(*rules: Rule, default: dict[str, str] | None = None) -> list[tuple[str, str]]:
@@ -86,3 +91,108 @@ def test_covers_is_sound(large: str, small: str, path: bytes) -> None:
         )
         event = FileEvent(operation="read", path=path)
         assert policy.matcher(home=b"/h", directory=b"/h/p").decide(event).verdict == "deny"
+
+
+def messages(policy: Policy) -> list[str]:
+    return [found.message for found in check(policy)]
+
+
+class TestSecrets:
+    def test_by_what_allows_them(self) -> None:
+        """Secrets that may be read are named, with the default or the rule that lets them be."""
+        text = "version: 1\n\ndefault: {read: allow}\nrules:\n  - {name: no, deny: read, paths: [~/**]}\n"
+        (found,) = check(Policy.loads(text, source="p.yaml"))
+        assert str(found) == (
+            "p.yaml:3: default.read: warning: well-known secrets can be read: "
+            "/etc/shadow, /etc/ssh/ssh_host_ed25519_key, /run/secrets/token"
+        )
+        (found,) = check(Policy(rules=[allow("read", paths=["~/.ssh/*"], name="r")]))
+        assert (found.key, found.message.endswith(": ~/.ssh/id_ed25519, ~/.ssh/id_rsa")) == ("rule 'r'", True)
+
+    def test_none(self) -> None:
+        """Asked about or denied is not readable; the shipped profiles for agents leave nothing readable."""
+        assert check(Policy(default={"read": "ask"})) == []
+        for name in ("agent", "ci", "strict"):
+            assert check(Policy.load(name)) == []
+
+    def test_every_one_exists_in_agent(self) -> None:
+        """Each well-known secret is one that the agent profile names in a rule."""
+        matcher = Policy.load("agent").matcher(home=b"/h", directory=b"/h/p")
+        for name in SECRETS:
+            path = name.replace("~", "/h").replace("./", "/h/p/").encode()
+            assert matcher.decide(FileEvent(operation="read", path=path)).rule is not None
+
+
+class TestInherited:
+    BASE = "version: 1\nrules:\n  - {name: base, deny: read, paths: [~/**]}\n"
+
+    def test_redundant_is_a_warning(self, tmp_path: Path) -> None:
+        """Against an inherited rule, an unreachable rule is a warning that says where it stands."""
+        (tmp_path / "base.yaml").write_text(self.BASE)
+        path = tmp_path / "own.yaml"
+        path.write_text(
+            "version: 1\nextends: [base.yaml]\nrules:\n  - {name: own, allow: read, paths: [~/x]}\n"
+        )
+        (found,) = check(Policy.load(path))
+        assert str(found) == (
+            f"{path}:4: rules[0]: warning: the rule 'own' is unreachable: 'base' always decides first"
+        )
+        path.write_text(self.BASE + "  - {name: own, allow: read, paths: [~/x]}\n")
+        with pytest.raises(PolicyError, match="unreachable"):
+            Policy.load(path)
+
+    def test_links_are_reported(self, tmp_path: Path) -> None:
+        """A file that is reached through a symbolic link is named with where it leads."""
+        (tmp_path / "real.yaml").write_text(self.BASE)
+        (tmp_path / "link.yaml").symlink_to("real.yaml")
+        (tmp_path / "own.yaml").write_text("version: 1\nextends: [link.yaml]\n")
+        policy = Policy.load(tmp_path / "own.yaml")
+        assert (
+            f"{tmp_path}/link.yaml leads through a symbolic link: what is read is {tmp_path}/real.yaml"
+            in (messages(policy))
+        )
+        assert policy.rules[0].place == f"{tmp_path}/real.yaml:3"
+
+
+class TestNothingAndEverything:
+    @pytest.mark.parametrize(
+        ("rule", "expected"),
+        [
+            (deny("read", paths=["~/.ssh/**"], except_=["~/.aws/x"]), "excepts nothing"),
+            (deny("read", paths=["~/.ssh/*.pub"], except_=["~/.ssh/a/b"]), "excepts nothing"),
+            (deny("read", paths=["~/.ssh/**"], except_=["~/.ssh/*.pub"]), None),
+            (deny("read", paths=["~/**/.env"], except_=["~/x/**"]), None),
+            (deny("read", paths=["/home/**"], except_=["~/x"]), None),
+            (allow("read", paths=["~/a/b"], except_=["~/a/**"]), "excepts everything"),
+            (allow("read", paths=["~/" + "x" * 256]), "matches nothing"),
+            (allow("exec", commands=["* **"]), "matches everything"),
+            (allow("listen", ports=["0-65535"]), "matches every port"),
+            (allow("listen", ports=["127.0.0.1:0-65535"]), None),
+        ],
+    )
+    def test_rules(self, rule: Rule, expected: str | None) -> None:
+        """A pattern or exception that does nothing, or all, is named; one that may do something is not."""
+        said = [text for text in messages(Policy(rules=[rule])) if re.search("excepts|matches", text)]
+        assert (expected is None) == (said == [])
+        assert expected is None or expected in said[0]
+
+    @strategies.bounded
+    @given(strategies.patterns(), strategies.patterns(), strategies.paths())
+    def test_disjoint_is_sound(self, one: str, other: str, path: bytes) -> None:
+        """No path matches two patterns that are said to be disjoint."""
+        if parse(one).anchor == parse(other).anchor and disjoint(
+            parse(one).components, parse(other).components
+        ):
+            rules = [allow("read", paths=[one], name="one"), deny("read", paths=[other], name="other")]
+            alone = Policy(rules=rules[:1]).matcher(home=b"/h", directory=b"/h/p")
+            both = Policy(rules=rules).matcher(home=b"/h", directory=b"/h/p")
+            event = FileEvent(operation="read", path=path)
+            assert alone.decide(event).verdict == both.decide(event).verdict
+
+
+def test_grants() -> None:
+    """A grant for a rule that is gone, and one that looks like a pattern, are remarked on."""
+    grants = [Grant(operation="read", path="/a/*", rule="gone"), Grant(operation="read", path="/b")]
+    first, second = messages(Policy(grants=grants))
+    assert "'gone', which there is no more" in first
+    assert "the '*' in '/a/*' is that character" in second

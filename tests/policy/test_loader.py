@@ -130,7 +130,7 @@ class TestBroken:
 class TestSources:
     def test_profile_names(self) -> None:
         """A bare word is a shipped profile."""
-        assert profiles() == ["agent", "observe"]
+        assert profiles() == ["agent", "ci", "observe", "strict"]
         assert Policy.load("agent").source == "profile:agent"
 
     @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import itertools
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import pytest
 
 from rampart_seccomp.events import ConnectEvent, FileEvent, Operation
 from rampart_seccomp.policy import Matcher, Policy, allow, check
-from rampart_seccomp.policy.terms import WRITE
+from rampart_seccomp.policy.loader import profiles
+from rampart_seccomp.policy.secrets import SECRETS
+from rampart_seccomp.policy.terms import FILE_OPERATIONS, WRITE
 
 HOME = b"/home/u"
 PROJECT = b"/home/u/p"
@@ -20,7 +23,12 @@ def agent() -> Matcher:
     return Policy.load("agent").matcher(home=HOME, directory=PROJECT)
 
 
-@pytest.mark.parametrize("name", ["agent", "observe"])
+@pytest.fixture(scope="module")
+def strict() -> Matcher:
+    return Policy.load("strict").matcher(home=HOME, directory=PROJECT)
+
+
+@pytest.mark.parametrize("name", ["agent", "ci", "observe", "strict"])
 def test_sound(name: str) -> None:
     """A profile has tests, a reason for every rule, and nothing that `check` remarks on."""
     policy = Policy.load(name)
@@ -120,10 +128,55 @@ def test_hosts_can_be_added(agent: Matcher) -> None:
     assert opened.matcher(home=HOME, directory=PROJECT).decide(event).verdict == "allow"
 
 
-def test_files_are_shipped() -> None:
-    """Profiles are complete files, without `extends`."""
-    import rampart_seccomp.policy
+class TestStrict:
+    def test_reads_are_closed(self, strict: Matcher, agent: Matcher) -> None:
+        """What lies beside the project is not read; the other profile, as a control, reads it."""
+        for path in (HOME + b"/notes", HOME + b"/q/main.c", b"/mnt/x", b"/home", b"/var/log/syslog", b"/"):
+            event = FileEvent(operation=Operation.READ, path=path)
+            assert (strict.decide(event).verdict, agent.decide(event).verdict) == ("deny", "allow")
 
-    folder = Path(rampart_seccomp.policy.__file__).with_name("profiles")
-    for path in folder.glob("*.yaml"):
-        assert "extends:" not in path.read_text()
+    def test_no_network(self, strict: Matcher) -> None:
+        """Nothing is connected to; sockets of its own are."""
+        for event in (
+            ConnectEvent(protocol="tcp", port=443, names=frozenset({"example.com"})),
+            ConnectEvent(protocol="tcp", port=80, address=ipaddress.ip_address("127.0.0.1")),
+            ConnectEvent(protocol="unix", socket=b"/run/docker.sock"),
+        ):
+            assert strict.decide(event).verdict == "deny"
+        own = ConnectEvent(protocol="unix", socket=PROJECT + b"/s", in_tree=True)
+        assert strict.decide(own).verdict == "allow"
+        assert strict.host_names == frozenset()
+
+    def test_never_wider_than_agent(self, strict: Matcher, agent: Matcher) -> None:
+        """On files that the agent profile denies, strict does not allow either."""
+        for name in SECRETS:
+            path = {"~": HOME + name[1:].encode(), ".": PROJECT + name[1:].encode()}.get(
+                name[0], name.encode()
+            )
+            for operation in FILE_OPERATIONS:
+                event = FileEvent(operation=operation, path=path)
+                assert agent.decide(event).verdict == strict.decide(event).verdict == "deny"
+
+    def test_environment(self) -> None:
+        """Only variables that say nothing secret are passed."""
+        given = {"PATH": "/bin", "LC_ALL": "C", "AWS_SECRET_ACCESS_KEY": "x", "MY_TOKEN": "y"}
+        assert Policy.load("strict").environment.apply(given) == {"PATH": "/bin", "LC_ALL": "C"}
+
+
+def test_ci_is_agent_and_registries() -> None:
+    """Beyond what agent allows, ci allows connecting to registries, and nothing else."""
+    agent, ci = Policy.load("agent"), Policy.load("ci")
+    names = {rule.name for rule in agent.rules}
+    more = [rule for rule in ci.rules if rule.name not in names]
+    assert [rule.name for rule in more if rule.verdict == "allow"] == ["registries"]
+    assert names < {rule.name for rule in ci.rules}
+    assert agent.default == ci.default
+    assert all(host.endswith(":443") for rule in more for host in rule.hosts)
+
+
+def test_they_are_shipped() -> None:
+    """The four profiles are there, and extend nothing but each other."""
+    assert profiles() == ["agent", "ci", "observe", "strict"]
+    for name in profiles():
+        folder = {Path(file).parent.name for file in Policy.load(name).files}
+        assert folder == {"profiles"}
