@@ -30,6 +30,8 @@ def test_code() -> None:
     exec(CODE[0], names)
     assert [rule.name for rule in names["policy"].effective] == ["project", "keys", "publishing", "internal"]
     assert "endpoints" not in {rule.name for rule in names["more"].rules}
+    assert names["both"].layers == (names["policy"], names["more"])
+    assert Policy.loads(names["text"]) == names["more"]
 
 
 def test_every_word_is_there() -> None:
