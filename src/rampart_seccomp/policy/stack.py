@@ -21,6 +21,8 @@ from rampart_seccomp.policy.terms import VERDICTS
 
 __all__ = ["AnyMatcher", "AnyPolicy", "Stack", "StackMatcher"]
 
+_STRICTNESS = {verdict: level for level, verdict in enumerate(VERDICTS)}
+
 
 def _flat(layers: Iterable[Policy | Stack]) -> tuple[Policy, ...]:
     found = tuple(layer for given in layers for layer in given.layers)
@@ -183,7 +185,7 @@ class StackMatcher:
         for index, layer in enumerate(self.layers):
             lost = layer.widens(old, new, directory=directory)
             if lost is not None:
-                return attrs.evolve(lost, layer=index, source=layer.policy.source)
+                return self._marked(index, lost)
         return None
 
     def default(self, operation: Operation) -> Decision:
@@ -197,15 +199,27 @@ class StackMatcher:
         return self._strictest([layer.decide(event) for layer in self.layers])
 
     def _strictest(self, said: Sequence[Decision]) -> Decision:
-        marked = [
-            attrs.evolve(each, layer=index, source=layer.policy.source)
-            for index, (layer, each) in enumerate(zip(self.layers, said, strict=True))
-        ]
-        best = max(
-            marked, key=lambda each: (VERDICTS.index(each.verdict), each.rule is not None, -each.layer)
+        # The first of the strictest; of those that are equally strict, one with a rule.
+        ranks = [(_STRICTNESS[each.verdict], each.rule is not None) for each in said]
+        best = ranks.index(max(ranks))
+        others = tuple(
+            self._marked(index, each)
+            for index, each in enumerate(said)
+            if index != best and each.verdict != "allow"
         )
-        others = tuple(each for each in marked if each is not best and each.verdict != "allow")
-        return attrs.evolve(best, others=others)
+        return self._marked(best, said[best], others)
+
+    def _marked(self, index: int, said: Decision, others: tuple[Decision, ...] = ()) -> Decision:
+        return Decision(
+            verdict=said.verdict,
+            operation=said.operation,
+            rule=said.rule,
+            reason=said.reason,
+            grant=said.grant,
+            layer=index,
+            source=self.layers[index].policy.source,
+            others=others,
+        )
 
 
 AnyPolicy = Policy | Stack
