@@ -175,19 +175,6 @@ def test_tree_ends_with_the_harness(family: tuple[subprocess.Popen[str], list[in
     assert wait_gone(pids, 3) == []
 
 
-def test_tree_ends_with_the_launcher(family: tuple[subprocess.Popen[str], list[int]]) -> None:
-    """Row 33: SIGKILL of the launcher ends the whole tree as well, and the harness learns of it."""
-    harness, pids = family
-    children = subprocess.run(["pgrep", "-P", str(harness.pid)], capture_output=True, text=True, check=True)
-    launchers = [int(pid) for pid in children.stdout.split()]
-    assert len(launchers) == 1
-
-    os.kill(launchers[0], signal.SIGKILL)
-
-    assert wait_gone(pids, 3) == []
-    assert harness.wait(timeout=10) != 0
-
-
 def test_tree_ends_with_the_command(project: Any, allow_all: Any) -> None:
     """Row 33: daemons that a finished command leaves behind are ended before `run` returns."""
     script = (

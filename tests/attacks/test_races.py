@@ -258,6 +258,13 @@ class Server:
             self.connections += 1
             peer.close()
 
+    def count(self) -> int:
+        """Connections until now: one of our own comes last in the queue, and is not counted."""
+        with socket.create_connection(("127.0.0.1", int(self.port))) as last:
+            last.recv(1)
+        self.connections -= 1
+        return self.connections
+
     def close(self) -> None:
         self.socket.shutdown(socket.SHUT_RDWR)
         self.thread.join()
@@ -282,13 +289,13 @@ def test_address_is_rewritten(
     open_server, closed_server = servers
     ports = [open_server.port, closed_server.port]
     assert race("none", "connect", BARE, ports, None)["wins"] > 0
-    assert closed_server.connections > 0
+    assert closed_server.count() > 0
     closed_server.connections = 0
     guarded = deny_rule("connect", hosts=[f"127.0.0.1:{closed_server.port}"])
 
     counters = race("none", "connect", amount, ports, guarded)
 
     assert_lost(counters, amount)
-    assert closed_server.connections == 0
-    assert open_server.connections > 0
+    assert closed_server.count() == 0
+    assert open_server.count() > 0
     assert project.denials("secret")

@@ -25,7 +25,6 @@ SECTIONS = {
     "names": 105,
     "metadata": 35,
     "directories": 14,
-    "deep": 9,
     "pipes": 5,
 }
 
@@ -53,6 +52,16 @@ def test_file_calls(
     assert done.returncode == 0, done.stderr
 
 
+def test_names_beyond_path_max(project: Any, attacker: Any, allow_all: Any) -> None:
+    """What has a longer real name than PATH_MAX cannot be judged: an error, as docs/compatibility.md says."""
+    program = attacker("semantics")
+
+    done = project.run([program, "deep"], allow_all)
+
+    assert "File name too long" in done.stderr
+    assert done.denials == []
+
+
 def test_nothing_of_ours_stays_open(project: Any, attacker: Any, allow_all: Any) -> None:
     """When an open has been answered nobody else holds it: no ETXTBSY, no FIFO with a phantom at its end."""
     program = attacker("leftover")
@@ -64,3 +73,17 @@ def test_nothing_of_ours_stays_open(project: Any, attacker: Any, allow_all: Any)
 
     assert done.stdout == bare.stdout
     assert done.returncode == 0
+
+
+def test_names_that_cannot_be_judged(project: Any, attacker: Any, allow_all: Any) -> None:
+    """A documented difference: where an object's own name is longer than PATH_MAX, calls get ENAMETOOLONG."""
+    program = attacker("semantics")
+    for name in ("bare", "judged"):
+        (project.root / name).mkdir()
+
+    bare = project.bare(["sh", "-c", f"cd bare && exec {program} deep"])
+    done = project.run(["sh", "-c", f"cd judged && exec {program} deep"], allow_all)
+
+    assert "create below PATH_MAX: ok" in bare.stdout
+    assert done.stdout == ""
+    assert done.stderr == "attacker: going deep: File name too long\n"
