@@ -386,9 +386,12 @@ int main(int argc, char **argv)
     struct launch launch = {.control = -1, .harness = -1, .signals = -1, .report = -1, .report_w = -1, .go = -1};
     static char program[PATH_MAX + NAME_MAX];
 
-    launch.control = argc >= 5 && strcmp(argv[3], "--") == 0 ? take_control(argv[1]) : -EINVAL;
-    if (launch.control < 0) {
-        fputs("usage: rampart-seccomp-launch FD PROGRAM -- ARG0 [ARG...]\n"
+    int dashes = 3;
+    while (dashes < argc && strcmp(argv[dashes], "--") != 0)
+        dashes++;
+    launch.control = dashes + 1 < argc ? take_control(argv[1]) : -EINVAL;
+    if (launch.control < 0 || drop_variables(argv + 3, (size_t)(dashes - 3)) < 0) {
+        fputs("usage: rampart-seccomp-launch FD PROGRAM [-e [-d NAME]... [-p NAME]...]... -- ARG0 [ARG...]\n"
               "FD is the inherited control socket of a Rampart broker: Broker.wrap() makes this command line.\n",
               stderr);
         return EXIT_OURS;
@@ -400,11 +403,11 @@ int main(int argc, char **argv)
         return tell_failure(&launch, RS_STAGE_PROTOCOL, error);
 
     /* Before the filter: looking a program up needs calls that the filter mediates. */
-    const char *named = argv[2][0] != '\0' ? argv[2] : argv[4];
+    const char *named = argv[2][0] != '\0' ? argv[2] : argv[dashes + 1];
     error = resolve_program(named, getenv("PATH"), program, sizeof(program));
     if (error < 0)
         return tell_failure(&launch, RS_STAGE_RESOLVE, error);
-    error = clone_child(&launch, program, argv + 4);
+    error = clone_child(&launch, program, argv + dashes + 1);
     if (error < 0)
         return tell_failure(&launch, RS_STAGE_SANDBOX, error);
 

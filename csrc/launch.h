@@ -35,6 +35,9 @@ static inline int steal_fd(int *fd)
 int install_no_new_privs(void);
 int install_signal_scope(void);
 int install_barrier(void);
+
+/* environment.c: apply the options between PROGRAM and "--"; -EINVAL if they are none. */
+int drop_variables(char *const *options, size_t count);
 int install_filter(const struct sock_filter *insns, size_t n_insns, unsigned int flags);
 /* The Landlock ABI of this kernel; 0 where there is none. */
 int landlock_abi(void);

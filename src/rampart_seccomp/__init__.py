@@ -24,7 +24,7 @@ from rampart_seccomp.events import (
     RefusedEvent,
 )
 from rampart_seccomp.launch import CompletedProcess, Popen, run
-from rampart_seccomp.policy import Decision, Policy, Rule, allow, ask, deny
+from rampart_seccomp.policy import Decision, Environment, Grant, Policy, Rule, Stack, allow, ask, deny
 from rampart_seccomp.verdicts import Allow, Ask, Deny, Verdict
 
 if TYPE_CHECKING:
@@ -42,9 +42,11 @@ __all__ = [
     "Decision",
     "Denial",
     "Deny",
+    "Environment",
     "Event",
     "ExecEvent",
     "FileEvent",
+    "Grant",
     "ListenEvent",
     "Operation",
     "Policy",
@@ -54,6 +56,7 @@ __all__ = [
     "RefusedEvent",
     "Rule",
     "Session",
+    "Stack",
     "Verdict",
     "Wrapped",
     "allow",

@@ -1,8 +1,9 @@
 """One notification at a time, from Python: the readable reference, and the kit for a broker of your own.
 
-`launched` starts a command behind the filter and yields its listener. `Listener.receive` takes a held call as a
-`Notification`; one of `allow`, `deny`, `reply` and `perform` answers it. `decode` pins what a call is about and
-says what it would do (`Call.events`); `Call.perform` does that on the pins. See ``examples/minimal_broker.py``.
+`launched` starts a command behind the filter and yields its listener. `Listener.receive` takes a held call
+as a `Notification`; one of `allow`, `deny`, `reply` and `perform` answers it. `decode` pins what a call is
+about and says what it would do (`Call.events`); `Call.perform` does that on the pins. See
+``examples/minimal_broker.py``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from rampart_seccomp.calls.decode import DECODERS, decode
 from rampart_seccomp.calls.notification import AT_FDCWD, Listener, Notification
 from rampart_seccomp.calls.pins import Pin
 from rampart_seccomp.kernel.filter import load_filter
+from rampart_seccomp.kernel.probes import signal_scope
 from rampart_seccomp.launch import protocol
 from rampart_seccomp.launch.handover import accept, offer
 
@@ -56,7 +58,7 @@ def launched(argv: Sequence[str | bytes]) -> Iterator[tuple[Listener, subprocess
     Raises:
         OSError, TargetUnreadable, KernelSupportError: It could not be started.
     """
-    given = offer(load_filter().program, argv)
+    given = offer(load_filter(scoped=signal_scope()).program, argv)
     with given.control:
         process = subprocess.Popen(given.argv, pass_fds=[given.theirs.fileno()])
         given.theirs.close()

@@ -81,7 +81,7 @@ def test_relative_to_the_targets_directory(target: Target, tmp_path: Path) -> No
 
 
 def test_links_are_followed_to_the_real_name(target: Target, tmp_path: Path) -> None:
-    """The name judged is that of the object: behind links in the middle, at the end, absolute and relative."""
+    """The name judged is that of the object: behind links in the middle, at the end, and absolute."""
     (tmp_path / "real").mkdir()
     (tmp_path / "real" / "file").write_text("x")
     (tmp_path / "link").symlink_to("real")

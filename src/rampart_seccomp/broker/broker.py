@@ -24,6 +24,7 @@ from rampart_seccomp.calls.shim import checked, lib
 from rampart_seccomp.errors import AuditError, BrokerClosed
 from rampart_seccomp.events import Operation
 from rampart_seccomp.kernel.filter import cache_directories, load_filter
+from rampart_seccomp.kernel.probes import signal_scope
 from rampart_seccomp.launch.handover import offer
 from rampart_seccomp.policy import AnyPolicy
 
@@ -99,7 +100,8 @@ class Broker:
         self._closed = False
         self._told: set[tuple[str, str, str]] = set()
         self._audit_broken = False
-        self._filter = load_filter()
+        self._scoped = signal_scope()
+        self._filter = load_filter(scoped=self._scoped)
         checked(lib.rs_interrupt_prepare(), "rt_sigaction")
         self._own_audit = audit is not None and isinstance(audit, (str, bytes, os.PathLike))
         self._audit = _open_audit(audit, policy)
@@ -142,6 +144,7 @@ class Broker:
             None if program is None else os.fsencode(program),
             # Only where any file may be created may a core dump.
             cores=self.policy.unrestricted(Operation.CREATE),
+            environment=self.policy.environment.patterns,
         )
         name = os.fsencode(arguments[0] if program is None else program)
         with self._lock:

@@ -24,8 +24,9 @@ from rampart_seccomp.calls.call import CallChanged, Setting, Vigil, Withheld
 from rampart_seccomp.calls.decode import decode
 from rampart_seccomp.calls.notification import Listener, Notification
 from rampart_seccomp.calls.shim import lib
-from rampart_seccomp.errors import BrokerClosed, TargetGone
+from rampart_seccomp.errors import BrokerClosed, KernelSupportError, TargetGone
 from rampart_seccomp.events import Event, Operation, RefusedEvent
+from rampart_seccomp.kernel.probes import SCOPE_ABI
 from rampart_seccomp.launch import protocol
 from rampart_seccomp.launch.handover import accept, receive, start_error
 
@@ -213,6 +214,11 @@ class Session:
         self._listener = taken.listener
         self.command_pid = taken.command_pid
         self.scoped = taken.scoped
+        if self._broker._scoped and taken.landlock_abi < SCOPE_ABI:
+            raise KernelSupportError(
+                "the launcher cannot confine signals to the tree, and the filter relies on it",
+                hint="start the broker outside of other sandboxes, or as the user who started them",
+            )
         self._launcher = os.pidfd_open(taken.listener.launcher)
         self._control.send(protocol.encode(protocol.Go()))
         return True

@@ -173,11 +173,7 @@ def _run(broker: Broker, command: list[bytes], mask: set[signal.Signals | int]) 
     with broker.wrap(command) as wrapped:
         blocked = signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         try:
-            launcher = subprocess.Popen(
-                wrapped.argv,
-                pass_fds=wrapped.pass_fds,
-                env=broker.policy.environment.apply(os.environb),
-            )
+            launcher = subprocess.Popen(wrapped.argv, pass_fds=wrapped.pass_fds)
         except OSError as error:
             complain(f"cannot start the launcher: {error}")
             return DENIED if error.errno == errnos.E2BIG else FAILURE

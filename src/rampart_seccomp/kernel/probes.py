@@ -19,7 +19,7 @@ import attrs
 from rampart_seccomp.errors import KernelSupportError, LibraryMissing
 from rampart_seccomp.kernel import libseccomp
 
-__all__ = ["Features", "Finding", "probe", "signal_scope"]
+__all__ = ["SCOPE_ABI", "Features", "Finding", "probe", "signal_scope"]
 
 State = Literal["ok", "degraded", "missing"]
 
@@ -34,7 +34,7 @@ _NEW_LISTENER, _WAIT_KILLABLE_RECV = 1 << 3, 1 << 5
 _LANDLOCK_VERSION = 1 << 0
 _PIDFD_THREAD = os.O_EXCL
 _SEIZE, _CLONE_FS, _CAP_SYS_PTRACE = 0x4206, 0x200, 19
-_SCOPE_ABI = 6  # the first Landlock ABI with signal scopes: landlock(7)
+SCOPE_ABI = 6  # the first Landlock ABI with signal scopes: landlock(7)
 _LIBRARY_FLOOR = (2, 5)  # the first libseccomp with user notification
 
 
@@ -163,7 +163,7 @@ class Features:
         return Finding("libseccomp", "ok", self.libseccomp)
 
     def _landlock(self) -> Finding:
-        if self.landlock_abi >= _SCOPE_ABI:
+        if self.landlock_abi >= SCOPE_ABI:
             return Finding("Landlock", "ok", f"ABI {self.landlock_abi}, with signal scope")
         lost = "signals to processes outside of the tree are not confined"
         if self.landlock_abi:
@@ -245,7 +245,7 @@ def _landlock_abi() -> int:
 
 def signal_scope() -> bool:
     """Tell whether the kernel can confine a tree's signals to it: landlock(7), LANDLOCK_SCOPE_SIGNAL."""
-    return _landlock_abi() >= _SCOPE_ABI
+    return _landlock_abi() >= SCOPE_ABI
 
 
 def _openat2() -> bool:

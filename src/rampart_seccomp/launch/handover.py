@@ -54,12 +54,14 @@ class HandOver:
     Attributes:
         listener: Where its calls arrive.
         command_pid: Its pid.
-        scoped: True if the kernel confines signals of the tree to the tree.
+        scoped: True if the kernel confines signals of the tree to it, and the launcher has tried that out.
+        landlock_abi: Version of Landlock that the launcher found; 0 without it.
     """
 
     listener: Listener
     command_pid: int
     scoped: bool
+    landlock_abi: int
 
 
 def offer(
@@ -68,6 +70,7 @@ def offer(
     program: bytes | None = None,
     *,
     cores: bool = True,
+    environment: Iterable[tuple[Iterable[str], Iterable[str]]] = (),
 ) -> Offer:
     """Prepare the start of a command.
 
@@ -76,6 +79,7 @@ def offer(
         argv: The command and its arguments.
         program: File to execute in place of ``argv[0]``; None: look it up through PATH.
         cores: Leave core dumps as they are: they are files that no file call makes.
+        environment: Layers of patterns of variables to drop, and of those to pass all the same.
 
     Raises:
         LauncherMissing: The package was installed without its launcher.
@@ -96,7 +100,12 @@ def offer(
         control.close()
         theirs.close()
         raise
-    return Offer([launcher, str(theirs.fileno()), program or "", "--", *argv], control, theirs)
+    options: list[str | bytes] = []
+    for drop, pass_ in environment:
+        options.append("-e")
+        options += [part for name in drop for part in ("-d", name)]
+        options += [part for name in pass_ for part in ("-p", name)]
+    return Offer([launcher, str(theirs.fileno()), program or "", *options, "--", *argv], control, theirs)
 
 
 def _above_standard(end: socket.socket) -> socket.socket:
@@ -130,7 +139,7 @@ def accept(control: socket.socket, name: bytes) -> HandOver:
     except BaseException:
         listener.close()
         raise
-    return HandOver(listener, message.child_pid, message.scoped)
+    return HandOver(listener, message.child_pid, message.scoped, message.landlock_abi)
 
 
 def receive(control: socket.socket) -> tuple[bytes, list[int]]:

@@ -17,6 +17,10 @@ __all__ = ["AnyEnvironment", "Environment", "StackedEnvironment", "check_name"]
 class AnyEnvironment(Protocol):
     """What changes the variables at the start of a command."""
 
+    @property
+    def patterns(self) -> tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]:
+        """Layers of patterns: what is dropped, and what is passed all the same."""
+
     def apply(self, variables: Mapping[AnyStr, AnyStr]) -> dict[AnyStr, AnyStr]:
         """Give the variables that the command starts with."""
 
@@ -52,6 +56,11 @@ class Environment:
                 hint='all variables are passed unless dropped; write drop: ["*"] to pass these only',
             )
 
+    @property
+    def patterns(self) -> tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]:
+        """What is dropped, and what is passed all the same; nothing if nothing is dropped."""
+        return ((self.drop, self.pass_),) if self.drop else ()
+
     def apply(self, variables: Mapping[AnyStr, AnyStr]) -> dict[AnyStr, AnyStr]:
         """Give the variables that the command starts with. The mapping itself is not changed."""
         drop = [component(text) for text in self.drop]
@@ -68,6 +77,11 @@ class StackedEnvironment:
     """The environments of a stack: what one layer drops, no other brings back."""
 
     layers: tuple[AnyEnvironment, ...]
+
+    @property
+    def patterns(self) -> tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]:
+        """The patterns of each layer in turn."""
+        return tuple(pair for layer in self.layers for pair in layer.patterns)
 
     def apply(self, variables: Mapping[AnyStr, AnyStr]) -> dict[AnyStr, AnyStr]:
         """Give the variables that every layer passes."""
