@@ -22,6 +22,7 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 
 #include "newer.h"
 
@@ -254,7 +255,13 @@ static bool is_ours_to_pass_on(struct launch *launch, const struct signalfd_sigi
 {
     const int signo = (int)info->ssi_signo;
     const bool same_group = getpgid(launch->command) == getpgrp();
-    const bool to_group = launch->witness > 0 && has_witnessed(launch->witness, signo);
+    bool to_group = launch->witness > 0 && has_witnessed(launch->witness, signo);
+    if (launch->witness > 0 && !to_group) {
+        /* A signal to the group reaches its members one after the other. */
+        const struct timespec moment = {0, 2000000};
+        (void)nanosleep(&moment, NULL);
+        to_group = has_witnessed(launch->witness, signo);
+    }
     if (to_group)
         renew_witness(launch);
     /* The terminal signals the foreground group. Except when it goes away: then it tells the leader of the
@@ -268,10 +275,13 @@ static void serve_signals(struct launch *launch)
 {
     struct signalfd_siginfo info;
     while (read(launch->signals, &info, sizeof(info)) == sizeof(info)) {
+        /* Asked before anything else: reaping may stop us, and the SIGCONT that ends the stop takes from the
+         * witness what it had seen. */
+        const bool ours = is_ours_to_pass_on(launch, &info);
         reap_ended(launch);
         if (launch->ended)
             return; /* its pid may be another's now */
-        if (!is_ours_to_pass_on(launch, &info))
+        if (!ours)
             continue;
         const union sigval value = {.sival_ptr = (void *)(uintptr_t)info.ssi_ptr};
         if (info.ssi_code == SI_QUEUE)
