@@ -21,7 +21,7 @@ LEFT = {"PATH=/usr/bin:/bin", "SECRET_NOT=2", "TOKENS=4"}
 
 
 def test_dropped_for_every_spawner() -> None:
-    """run, create_subprocess_exec and a wrapped command all start without the dropped variables, with the rest."""
+    """run, create_subprocess_exec and a wrapped command all start without the dropped variables."""
     policy = rampart.Policy.loads(POLICY)
 
     async def asynchronous() -> str:
