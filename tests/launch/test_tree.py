@@ -177,7 +177,7 @@ def test_sigstop_of_the_command_does_not_stop_the_launcher(broker: FakeBroker) -
     assert command is not None
     process.send_signal(signal.SIGSTOP)
     eventually(lambda: state(command) == "T")
-    assert state(process.pid) == "S"
+    eventually(lambda: state(process.pid) == "S")
     process.send_signal(signal.SIGCONT)
     assert line(process) == "SIGCONT"
     assert process.communicate(timeout=20)[0] == ""
