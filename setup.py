@@ -46,10 +46,7 @@ class BuildExt(build_ext):
 
 launcher = Executable(
     "rampart_seccomp.rampart-seccomp-launch",
-    [
-        f"csrc/{part}.c"
-        for part in ("launch", "child", "control", "environment", "install", "program", "tree", "witness")
-    ],
+    [f"csrc/{name}" for name in SHIM["LAUNCHER"]],
     include_dirs=["csrc"],
     depends=["csrc/launch.h", "csrc/newer.h", "csrc/protocol.h"],
     extra_compile_args=[*SHIM["COMPILE_ARGS"], *SHIM["WARNINGS"], "-fPIE", "-fstack-protector-strong"],

@@ -48,22 +48,49 @@ int receive_start(int control, struct start_packet *start, int *harness)
     return 0;
 }
 
-/*
- * Receive GO or SIGNAL, without waiting. Returns the type, 0 if there is nothing, -ECONNRESET if the broker
- * went away.
- */
-int receive_order(int control, struct rs_signal *order)
+static size_t order_size(uint32_t type)
 {
-    ssize_t size = recv(control, order, sizeof(*order), MSG_DONTWAIT | MSG_TRUNC);
+    switch (type) {
+    case RS_GO:
+        return sizeof(struct rs_go);
+    case RS_SIGNAL:
+        return sizeof(struct rs_signal);
+    case RS_TRACE:
+        return sizeof(struct rs_trace);
+    case RS_RELEASE:
+        return sizeof(struct rs_release);
+    default:
+        return 0;
+    }
+}
+
+/*
+ * Receive an order, without waiting. Returns the type, 0 if there is nothing, -ECONNRESET if the broker went away.
+ * *carried is a descriptor that came with it, or -1; the caller owns it.
+ */
+int receive_order(int control, union order *order, int *carried)
+{
+    union one_descriptor ancillary = {0};
+    struct iovec data = {.iov_base = order, .iov_len = sizeof(*order)};
+    struct msghdr message = {
+        .msg_iov = &data,
+        .msg_iovlen = 1,
+        .msg_control = ancillary.space,
+        .msg_controllen = sizeof(ancillary.space),
+    };
+    *carried = -1;
+    ssize_t size = recvmsg(control, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     if (size < 0)
         return errno == EAGAIN || errno == EINTR ? 0 : -errno;
     if (size == 0)
         return -ECONNRESET;
-    if (size == sizeof(struct rs_go) && order->type == RS_GO)
-        return RS_GO;
-    if (size == sizeof(struct rs_signal) && order->type == RS_SIGNAL)
-        return RS_SIGNAL;
-    return -EPROTO;
+    *carried = carried_fd(&message);
+    if ((message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0 || (size_t)size < sizeof(order->type) ||
+        (size_t)size != order_size(order->type) || (order->type == RS_TRACE) != (*carried >= 0)) {
+        close_fd(carried);
+        return -EPROTO;
+    }
+    return (int)order->type;
 }
 
 /*

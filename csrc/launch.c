@@ -37,6 +37,7 @@ struct launch {
     int go;
     pid_t command;
     pid_t witness;
+    struct tracer tracer;
     uint32_t landlock;
     bool scoped; /* proven: kill(-1) reaches the tree and nothing else */
     bool ended;
@@ -189,16 +190,32 @@ static void renew_witness(struct launch *launch)
 /* Returns -errno if the broker is gone or talks nonsense. */
 static int serve_control(struct launch *launch)
 {
-    struct rs_signal order;
-    int type = receive_order(launch->control, &order);
-    if (type == RS_GO && launch->go >= 0)
-        return write(launch->go, "", 1) == 1 ? 0 : -errno;
-    if (type == RS_SIGNAL && order.tree != 0) {
-        (void)signal_tree((int)order.signo, launch->scoped); /* what is dead already is no failure */
+    union order order;
+    autofd int carried = -1;
+    /* What the child said comes first: it makes us close all that we need not have, which an order that came
+     * after it may bring along. */
+    while (serve_report(launch) > 0)
+        ;
+    int type = receive_order(launch->control, &order, &carried);
+    switch (type) {
+    case RS_GO:
+        return launch->go < 0 || write(launch->go, "", 1) == 1 ? 0 : -errno;
+    case RS_SIGNAL:
+        if (order.signal.tree == 0) {
+            (void)kill(launch->command, (int)order.signal.signo);
+            return 0;
+        }
+        (void)signal_tree((int)order.signal.signo, launch->scoped); /* what is dead already is no failure */
         renew_witness(launch);
-    } else if (type == RS_SIGNAL)
-        (void)kill(launch->command, (int)order.signo);
-    return type < 0 ? type : 0;
+        return 0;
+    case RS_TRACE:
+        return trace(&launch->tracer, &order.trace, steal_fd(&carried));
+    case RS_RELEASE:
+        release_trace(&launch->tracer, &order.release);
+        return 0;
+    default:
+        return type;
+    }
 }
 
 static bool continued(pid_t pid)
@@ -238,7 +255,7 @@ static void reap_ended(struct launch *launch)
     int status;
     int stop = 0;
     for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG | WUNTRACED | __WALL)) > 0;) {
-        if (pid != launch->command)
+        if (heed_trace(&launch->tracer, pid, status) || pid != launch->command)
             continue;
         if (WIFSTOPPED(status)) {
             stop = WSTOPSIG(status);
@@ -421,6 +438,7 @@ int main(int argc, char **argv)
     if (error < 0)
         return tell_failure(&launch, RS_STAGE_SANDBOX, error);
 
+    launch.tracer = (struct tracer){.control = launch.control, .harness = launch.harness};
     supervise(&launch);
     if (!launch.ended && launch.report >= 0)
         launch.failure = EXIT_OURS; /* given up before the command ran */

@@ -52,7 +52,16 @@ struct start_packet {
 };
 
 int receive_start(int control, struct start_packet *start, int *harness);
-int receive_order(int control, struct rs_signal *order);
+
+/* What the broker wants after START. */
+union order {
+    uint32_t type;
+    struct rs_signal signal;
+    struct rs_trace trace;
+    struct rs_release release;
+};
+
+int receive_order(int control, union order *order, int *carried);
 int send_packet(int control, int harness, const void *packet, size_t size, int fd);
 
 /* child.c: from clone to execve. */
@@ -83,6 +92,23 @@ _Noreturn void run_child(const struct child *child);
 /* witness.c */
 pid_t start_witness(void);
 bool has_witnessed(pid_t witness, int signo);
+
+/* trace.c: execs that were let go, until they have committed or failed. */
+struct traced;
+
+struct tracer {
+    int control;
+    int harness;
+    struct traced *first;
+};
+
+int trace(struct tracer *tracer, const struct rs_trace *order, int expected);
+void release_trace(struct tracer *tracer, const struct rs_release *order);
+/* Look at what waitpid(2) reported; true if it was a stop that concerns nothing but tracing. */
+bool heed_trace(struct tracer *tracer, pid_t pid, int status);
+
+/* committed.c: what the process at this pid, stopped at its exec, has become. True if it is what was judged. */
+bool committed_as_judged(pid_t pid, const struct rs_trace *judged, int expected);
 
 /* tree.c */
 int signal_tree(int signo, bool scoped);

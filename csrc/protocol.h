@@ -8,6 +8,10 @@
  *   GO                              ->            the broker has proven that it can read the child
  *                                   <-  STARTED (the command runs) or FAILED
  *   SIGNAL                          ->            at any time after START
+ *   TRACE (+ what must come of it)  ->            an execve is about to be let go
+ *                                   <-  TRACED    it will stop at the commit: the call may continue
+ *   RELEASE                         ->            it was not let go after all
+ *                                   <-  EXECUTED  what came of it
  */
 #ifndef RAMPART_PROTOCOL_H
 #define RAMPART_PROTOCOL_H
@@ -19,9 +23,13 @@ enum rs_message {
     RS_START = 1,
     RS_GO = 2,
     RS_SIGNAL = 3,
+    RS_TRACE = 4,
+    RS_RELEASE = 5,
     RS_LISTENER = 16,
     RS_STARTED = 17,
     RS_FAILED = 18,
+    RS_TRACED = 19,
+    RS_EXECUTED = 20,
 };
 
 /* rs_start.flags */
@@ -39,7 +47,15 @@ enum rs_stage {
     RS_STAGE_PROTOCOL = 5, /* a malformed packet, or a child that ended before it reported */
 };
 
-enum { RS_NONCE_SIZE = 16, RS_MAX_INSNS = 4096 };
+/* rs_executed.outcome */
+enum rs_outcome {
+    RS_COMMITTED = 1, /* the program that was judged runs, with the arguments and variables that were judged */
+    RS_NOT_EXECUTED = 2, /* execve(2) failed, or was never let go */
+    RS_TAMPERED = 3,  /* something else was about to run: killed before its first instruction */
+    RS_GONE = 4,      /* the process died */
+};
+
+enum { RS_NONCE_SIZE = 16, RS_MAX_INSNS = 4096, RS_MAX_CHILDREN = 1024 };
 
 /* Followed by n_insns struct sock_filter. Carries one descriptor: a pidfd of the harness. */
 struct rs_start {
@@ -79,6 +95,59 @@ struct rs_failed {
     int32_t error; /* errno(3) */
 };
 
+struct rs_file {
+    uint64_t dev; /* as stat(2) has it */
+    uint64_t ino;
+};
+
+/*
+ * Trace a thread that waits in a held execve. Carries one descriptor: a memfd with the command line and, behind it,
+ * the environment, each string with its NUL, as /proc/<pid>/cmdline and environ will show them.
+ */
+struct rs_trace {
+    uint32_t type;
+    uint32_t tid;
+    uint32_t tgid;
+    uint32_t command_size; /* bytes */
+    uint64_t cookie;       /* tells execs apart; the broker's choice */
+    struct rs_file image;
+    struct rs_file interpreter; /* PT_INTERP, as elf(5) has it; zeros: none */
+    uint64_t environment_size;  /* bytes */
+};
+
+struct rs_release {
+    uint32_t type;
+    uint32_t tid;
+    uint64_t cookie;
+};
+
+struct rs_traced {
+    uint32_t type;
+    int32_t error; /* errno(3); 0: traced */
+    uint64_t cookie;
+};
+
+/* A process that the executing one had forked before. */
+struct rs_child {
+    uint64_t pid;
+    uint64_t start_time; /* clock ticks since boot (proc_pid_stat(5)) */
+};
+
+/* Followed by n_children struct rs_child. */
+struct rs_executed {
+    uint32_t type;
+    uint32_t outcome;
+    uint64_t cookie;
+    uint64_t start_time; /* of the process */
+    uint32_t pid;        /* the thread group */
+    uint32_t n_children; /* UINT32_MAX: there are more than fit, or they cannot be listed */
+};
+
+_Static_assert(sizeof(struct rs_trace) == 64, "no padding");
+_Static_assert(sizeof(struct rs_release) == 16, "no padding");
+_Static_assert(sizeof(struct rs_traced) == 16, "no padding");
+_Static_assert(sizeof(struct rs_child) == 16, "no padding");
+_Static_assert(sizeof(struct rs_executed) == 32, "no padding");
 _Static_assert(sizeof(struct rs_start) == 16, "no padding");
 _Static_assert(sizeof(struct rs_go) == 4, "no padding");
 _Static_assert(sizeof(struct rs_signal) == 12, "no padding");

@@ -79,6 +79,7 @@ int rs_notif_add_fd(int listener, uint64_t id, int fd, int cloexec, int send);
 int rs_target_open(pid_t tid);
 int64_t rs_target_read(int target, pid_t tid, uint64_t address, char *buffer, size_t size);
 int64_t rs_target_read_string(int target, pid_t tid, uint64_t address, char *buffer, size_t size);
+int64_t rs_target_read_vector(int target, pid_t tid, uint64_t address, char *buffer, size_t size);
 int rs_target_memory(int target);
 int64_t rs_memory_write(int memory, uint64_t address, const char *buffer, size_t size);
 int rs_target_base(int target, int dirfd);

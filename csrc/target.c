@@ -109,6 +109,67 @@ int64_t rs_target_read_string(int target, pid_t tid, uint64_t address, char *buf
     return -ENAMETOOLONG;
 }
 
+/* A page of the target's memory, as it was when it was first needed. */
+struct page {
+    uint64_t address; /* 1: none yet */
+    size_t start, end; /* what of it is known */
+    char bytes[4096];
+};
+
+/* The known bytes at `address`, up to the end of its page; *size says how many. NULL where it is unreadable. */
+static const char *page_bytes(struct page *page, int target, pid_t tid, uint64_t address, size_t *size)
+{
+    const uint64_t base = address & ~(uint64_t)4095;
+    const size_t offset = (size_t)(address & 4095);
+    if (page->address != base || offset < page->start || offset >= page->end) {
+        int64_t got = rs_target_read(target, tid, address, page->bytes + offset, sizeof page->bytes - offset);
+        page->address = got > 0 ? base : 1;
+        page->start = offset;
+        page->end = got > 0 ? offset + (size_t)got : offset;
+    }
+    *size = page->address == base ? page->end - offset : 0;
+    return *size ? page->bytes + offset : NULL;
+}
+
+/*
+ * Copy a NULL-terminated vector of strings once, each with its NUL, one behind the other; returns the bytes they take.
+ * Pointers and strings mostly lie side by side, so what is read is kept a page at a time.
+ * -EFAULT; -E2BIG if they take more than `size` bytes, or one more than MAX_ARG_STRLEN (execve(2)).
+ */
+int64_t rs_target_read_vector(int target, pid_t tid, uint64_t address, char *buffer, size_t size)
+{
+    enum { STRING_MAX = 131072 };
+    struct page pointers = {.address = 1}, strings = {.address = 1};
+    size_t done = 0;
+    for (uint64_t at = address;; at += sizeof(uint64_t)) {
+        uint64_t pointer;
+        for (size_t filled = 0, known; filled < sizeof pointer; filled += known) {
+            const char *bytes = page_bytes(&pointers, target, tid, at + filled, &known);
+            if (!bytes)
+                return -EFAULT;
+            known = known < sizeof pointer - filled ? known : sizeof pointer - filled;
+            memcpy((char *)&pointer + filled, bytes, known);
+        }
+        if (pointer == 0)
+            return (int64_t)done;
+        for (size_t length = 0;;) {
+            size_t known;
+            const char *bytes = page_bytes(&strings, target, tid, pointer + length, &known);
+            if (!bytes)
+                return -EFAULT;
+            const char *end = memchr(bytes, 0, known);
+            const size_t take = end ? (size_t)(end - bytes) + 1 : known;
+            if (length + take > STRING_MAX || take > size - done)
+                return -E2BIG;
+            memcpy(buffer + done, bytes, take);
+            done += take;
+            length += take;
+            if (end)
+                break;
+        }
+    }
+}
+
 /* The target's memory for writing; pins the address space, so that a later write cannot meet another process. */
 int rs_target_memory(int target)
 {

@@ -75,7 +75,8 @@ static bool reap(pid_t command, int *status, int options)
     do
         pid = waitpid(-1, &ended, options | __WALL);
     while (pid < 0 && errno == EINTR);
-    if (pid > 0 && pid == command)
+    /* A traced process that dies may be reported as stopped before. */
+    if (pid > 0 && pid == command && !WIFSTOPPED(ended))
         *status = ended;
     return pid > 0;
 }

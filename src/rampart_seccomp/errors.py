@@ -12,6 +12,7 @@ __all__ = [
     "AuditError",
     "BrokerClosed",
     "CommandDenied",
+    "ExecUnverifiable",
     "FilterError",
     "KernelSupportError",
     "LauncherMissing",
@@ -141,6 +142,18 @@ class TargetGone(RampartError, ProcessLookupError):
 
 class CommandDenied(RampartError, PermissionError):
     """The policy denies the command itself; nothing was started."""
+
+
+class ExecUnverifiable(RampartError, PermissionError):
+    """The policy restricts what is executed, and ptrace(2), which verifies that, is refused here."""
+
+    def __init__(self, errno: int) -> None:
+        super().__init__(
+            errno,
+            f"ptrace: {os.strerror(errno)}: execs cannot be verified, and the policy relies on it "
+            "(set kernel.yama.ptrace_scope to at most 2, let the container allow ptrace(2), or accept that: "
+            "allow_degraded={'exec'}, --allow-degraded exec)",
+        )
 
 
 class BrokerClosed(RampartError, RuntimeError):

@@ -22,6 +22,7 @@ __all__ = [
     "ListenEvent",
     "Operation",
     "Process",
+    "Program",
     "RefusedEvent",
 ]
 
@@ -45,6 +46,21 @@ class Operation(str, enum.Enum):
 
 
 @attrs.frozen
+class Program:
+    """A verified exec: what a process really runs.
+
+    Attributes:
+        path: Real path of the image; of a script, that of its last interpreter.
+        argv: The whole argument vector it was started with.
+        clean: True if it was started without variables that make it run other code.
+    """
+
+    path: bytes
+    argv: tuple[bytes, ...]
+    clean: bool
+
+
+@attrs.frozen
 class Process:
     """Who acts, as far as /proc tells at the time of asking.
 
@@ -56,6 +72,8 @@ class Process:
         executable: Real path of the image; None where it could not be read.
         argv: Command line as the process shows it now; the process can change it.
         ancestry: Images of the ancestors, nearest first, up to the launched command.
+        lineage: Verified programs, the acting one first, then those beneath whose exec it runs (earlier execs
+            of the same process included), the launched command last; None: unknown.
     """
 
     pid: int
@@ -64,6 +82,7 @@ class Process:
     executable: bytes | None = None
     argv: tuple[bytes, ...] = ()
     ancestry: tuple[bytes, ...] = ()
+    lineage: tuple[Program, ...] | None = None
 
 
 @attrs.frozen(kw_only=True)

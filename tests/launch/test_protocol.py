@@ -15,6 +15,8 @@ from rampart_seccomp.launch import protocol
 
 HEADER = Path(__file__).resolve().parents[2] / "csrc" / "protocol.h"
 U32 = st.integers(0, 2**32 - 1)
+U64 = st.integers(0, 2**64 - 1)
+FILES = st.builds(protocol.File, U64, U64)
 MESSAGES = st.one_of(
     st.builds(
         protocol.Start,
@@ -34,6 +36,17 @@ MESSAGES = st.one_of(
     ),
     st.just(protocol.Started()),
     st.builds(protocol.Failed, st.sampled_from(protocol.Stage), st.integers(0, 4095)),
+    st.builds(protocol.Trace, U32, U32, U64, FILES, U32, U64, FILES),
+    st.builds(protocol.Release, U32, U64),
+    st.builds(protocol.Traced, st.integers(0, 4095), U64),
+    st.builds(
+        protocol.Executed,
+        st.sampled_from(protocol.Outcome),
+        U64,
+        U32,
+        U64,
+        st.none() | st.lists(st.builds(protocol.Child, U64, U64), max_size=4).map(tuple),
+    ),
 )
 
 
@@ -50,7 +63,7 @@ def test_cut_or_padded_packets_are_refused(message: protocol.Message, size: int)
     """A packet of the wrong size is an error, never a shorter message."""
     packet = protocol.encode(message)
     for wrong in (packet[:-size], packet + bytes(size)):
-        with pytest.raises(ValueError, match=r"control packet|START"):
+        with pytest.raises(ValueError, match=r"control packet|START|EXECUTED"):
             protocol.decode(wrong)
 
 
@@ -61,7 +74,7 @@ def test_noise_is_refused(noise: bytes) -> None:
         protocol.decode(noise)
     except ValueError:
         return
-    assert struct.unpack_from("=I", noise)[0] in (1, 2, 3, 16, 17, 18)
+    assert struct.unpack_from("=I", noise)[0] in (1, 2, 3, 4, 5, 16, 17, 18, 19, 20)
 
 
 @pytest.mark.parametrize("size", [0, 7, 12, 4097 * 8])
@@ -83,12 +96,21 @@ def test_same_as_the_header(tmp_path: Path) -> None:
         "listener": protocol.Listener,
         "started": protocol.Started,
         "failed": protocol.Failed,
+        "trace": protocol.Trace,
+        "release": protocol.Release,
+        "traced": protocol.Traced,
+        "executed": protocol.Executed,
     }
     expected = {f"RS_{name.upper()}": kind.type for name, kind in structs.items()}
     expected |= {f"sizeof(struct rs_{name})": kind.layout.size for name, kind in structs.items()}
     expected |= {f"RS_START_{flag.name}": flag.value for flag in protocol.StartFlag}
     expected |= {f"RS_STAGE_{stage.name}": stage.value for stage in protocol.Stage}
+    expected |= {f"RS_{outcome.name}": outcome.value for outcome in protocol.Outcome}
     expected |= {
+        "sizeof(struct rs_child)": protocol.Child.layout.size,
+        "offsetof(struct rs_trace, cookie)": struct.calcsize("=IIII"),
+        "offsetof(struct rs_trace, interpreter)": struct.calcsize("=IIIIQQQ"),
+        "offsetof(struct rs_executed, pid)": struct.calcsize("=IIQQ"),
         "RS_NONCE_SIZE": protocol.NONCE_SIZE,
         "sizeof(struct rs_start) + RS_MAX_INSNS * 8": protocol.MAX_PACKET,
         "offsetof(struct rs_listener, nonce_address)": struct.calcsize("=II"),

@@ -35,6 +35,8 @@ __all__ = ["Broker", "Wrapped"]
 
 Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
+DEGRADABLE = frozenset({"exec"})
+
 _living: weakref.WeakSet[Broker] = weakref.WeakSet()
 
 
@@ -75,8 +77,11 @@ class Broker:
         audit: Where to record: a path, or an open log.
         explain: Stream on which each distinct denial is told once.
         home: What ``~`` means in the policy; None for the home of the user who launches.
+        allow_degraded: What may be enforced less than fully where the machine does not offer more: ``exec``,
+            to go on without verification where ptrace(2) is refused.
 
     Raises:
+        ValueError: `allow_degraded` names something that is not known.
         LibraryMissing, FilterError: The filter cannot be built.
         AuditError: The log cannot be opened.
     """
@@ -89,7 +94,12 @@ class Broker:
         audit: Path | AuditLog | None = None,
         explain: TextIO | None = None,
         home: bytes | None = None,
+        allow_degraded: Iterable[str] = (),
     ) -> None:
+        self._degraded = frozenset({allow_degraded} if isinstance(allow_degraded, str) else allow_degraded)
+        unknown = self._degraded - DEGRADABLE
+        if unknown:
+            raise ValueError(f"allow_degraded: {', '.join(sorted(unknown))} (what may be degraded is: exec)")
         self.policy = policy
         self._on_ask = on_ask
         self._explain = explain
@@ -190,6 +200,10 @@ class Broker:
         self.close()
 
     # For the sessions
+
+    def degraded(self, operation: Operation) -> bool:
+        """Tell whether the operation may go on unverified: it is not restricted, or that was allowed."""
+        return str(operation) in self._degraded or self.policy.unrestricted(operation)
 
     def _forget(self, session: Session) -> None:
         with self._lock:

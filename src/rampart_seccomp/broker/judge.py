@@ -8,6 +8,7 @@ import threading
 
 import attrs
 
+from rampart_seccomp.broker.lineage import Lineage
 from rampart_seccomp.broker.names import HostNames
 from rampart_seccomp.broker.processes import describe
 from rampart_seccomp.broker.questions import Approver, ask
@@ -58,12 +59,16 @@ class Judge:
         matcher: The policy, bound to a home and a launch directory.
         names: Host names of the policy.
         on_ask: Answers what no rule's own callable does; None: nobody, so it is denied.
+
+    Attributes:
+        lineage: What the processes of the tree were verified to be; None before it has started.
     """
 
     def __init__(self, matcher: AnyMatcher, names: HostNames, on_ask: Approver | None) -> None:
         self._matcher = matcher
         self._names = names
         self._on_ask = on_ask
+        self.lineage: Lineage | None = None
         self._places = threading.BoundedSemaphore(QUESTIONS_MAX)
         self._renaming = RenamingCheck(matcher)
 
@@ -126,7 +131,7 @@ class Judge:
         return event
 
     def _ask(self, event: Event, decision: Decision, call: Call) -> Judgement:
-        asked = attrs.evolve(event, process=describe(call.notification))
+        asked = attrs.evolve(event, process=describe(call.notification, self.lineage))
         if not self._places.acquire(blocking=False):
             return attrs.evolve(_denied(asked, decision, "too many questions wait already"), asked=True)
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from rampart_seccomp.broker.lineage import Lineage
 from rampart_seccomp.calls.notification import Notification
 from rampart_seccomp.events import Process
 
@@ -13,15 +14,20 @@ _ANCESTORS_MAX = 32
 _CMDLINE_MAX = 16384  # bytes that go on record
 
 
-def describe(notification: Notification) -> Process:
+def describe(notification: Notification, lineage: Lineage | None = None) -> Process:
     """Return what /proc says of the process that made the call, and of its ancestors up to the launcher.
 
     What cannot be read is None or empty; the process can be gone by now.
+
+    Args:
+        notification: The call.
+        lineage: What the processes of its tree were verified to be; None: nobody was.
     """
     try:
         pid = notification.tgid
     except OSError:
         return Process(pid=notification.tid, tid=notification.tid)
+    standing = None if lineage is None else lineage.standing(pid)
     parent, start = _stat(pid)
     ancestry: list[bytes] = []
     while parent not in (None, 0, 1, notification.launcher) and len(ancestry) < _ANCESTORS_MAX:
@@ -35,6 +41,7 @@ def describe(notification: Notification) -> Process:
         executable=_image(pid),
         argv=_command_line(pid),
         ancestry=tuple(ancestry),
+        lineage=None if standing is None else standing.lineage,
     )
 
 

@@ -18,13 +18,16 @@ import attrs
 
 from rampart_seccomp.broker.denials import Decided, Denial, bounded
 from rampart_seccomp.broker.judge import Judge, Judgement
+from rampart_seccomp.broker.lineage import Lineage
 from rampart_seccomp.broker.pool import Pool
 from rampart_seccomp.broker.processes import describe
+from rampart_seccomp.broker.verifying import Verifying
 from rampart_seccomp.calls.call import CallChanged, Setting, Vigil, Withheld
 from rampart_seccomp.calls.decode import decode
 from rampart_seccomp.calls.notification import Listener, Notification
 from rampart_seccomp.calls.shim import lib
-from rampart_seccomp.errors import BrokerClosed, KernelSupportError, TargetGone
+from rampart_seccomp.calls.starting import ExecCall
+from rampart_seccomp.errors import BrokerClosed, ExecUnverifiable, KernelSupportError, TargetGone
 from rampart_seccomp.events import Event, Operation, RefusedEvent
 from rampart_seccomp.kernel.probes import SCOPE_ABI
 from rampart_seccomp.launch import protocol
@@ -71,6 +74,8 @@ class Session:
         self._control = control
         self._name = name
         self._listener: Listener | None = None
+        self._lineage: Lineage | None = None
+        self._verifying: Verifying | None = None
         self._settled = threading.Event()
         self._error: BaseException | None = None
         self._launcher = -1
@@ -124,8 +129,7 @@ class Session:
     def signal(self, signo: int, *, tree: bool = False) -> None:
         """Send a signal to the command, or to every process of the tree; nothing once it has ended."""
         try:
-            with self._sending:
-                self._control.send(protocol.encode(protocol.Signal(signo, tree)), socket.MSG_DONTWAIT)
+            self._send(protocol.Signal(signo, tree), None)
         except OSError as error:
             if error.errno not in (errno.EPIPE, errno.ECONNRESET, errno.EBADF, errno.ENOTCONN):
                 raise
@@ -203,6 +207,15 @@ class Session:
             except OSError:
                 return
 
+    def _send(self, message: protocol.Message, fd: int | None) -> None:
+        """Send a message to the launcher, which reads them as long as it lives and is not stopped."""
+        packet = protocol.encode(message)
+        with self._sending:
+            if fd is None:
+                self._control.send(packet, socket.MSG_DONTWAIT)
+            else:
+                socket.send_fds(self._control, [packet], [fd], socket.MSG_DONTWAIT)
+
     def _hand_over(self) -> bool:
         """Receive the listener and let the command go; False if the session was closed first."""
         poll = select.poll()
@@ -220,6 +233,15 @@ class Session:
                 hint="start the broker outside of other sandboxes, or as the user who started them",
             )
         self._launcher = os.pidfd_open(taken.listener.launcher)
+        self._setting.adopters.add(taken.listener.launcher)
+        self._lineage = self._judge.lineage = Lineage(taken.command_pid, self._setting.adopters)
+        self._setting.verifier = self._verifying = Verifying(
+            self._send,
+            self._pool.lending,
+            self._lineage,
+            self._note_tampering,
+            degraded=self._broker.degraded(Operation.EXEC),
+        )
         self._control.send(protocol.encode(protocol.Go()))
         return True
 
@@ -241,11 +263,13 @@ class Session:
                 if fd == self._control.fileno():
                     launcher_there = self._hear()
                 elif happened & select.POLLIN:
-                    self._take()
+                    launcher_there = self._take() and launcher_there
                 else:
                     listener_there = False
             if not launcher_there and listener_there:
                 self._orphaned = True
+            if not launcher_there and self._verifying is not None:
+                self._verifying.close()
 
     def _hear(self) -> bool:
         """Take one message of the launcher; False at its end."""
@@ -255,21 +279,32 @@ class Session:
         message = protocol.decode(packet) if packet else None
         if isinstance(message, protocol.Started):
             self._settled.set()
+        elif isinstance(message, protocol.Traced | protocol.Executed):
+            if self._verifying is not None:
+                self._verifying.hear(message)
         elif isinstance(message, protocol.Failed) or message is None:
             denied = [denial.where for denial in self.denials if denial.operation == str(Operation.EXEC)]
             self._fail(start_error(message, self._name, denied[0] if denied else None))
         return message is not None
 
-    def _take(self) -> None:
+    def _take(self) -> bool:
+        """Take one call; False if the launcher's end was met on the way."""
         assert self._listener is not None
         try:
             notification = self._listener.receive()
         except InterruptedError:
-            return
-        if notification is not None:
-            with self._quiet:
-                self._at_work += 1
-            self._pool.submit(lambda: self._handle(notification))
+            return True
+        if notification is None:
+            return True
+        with self._quiet:
+            self._at_work += 1
+        # What the launcher said before this call was made is heard before it is judged: who makes it may have
+        # become another program since.
+        there = True
+        while there and _readable(self._control):
+            there = self._hear()
+        self._pool.submit(lambda: self._handle(notification))
+        return there
 
     # One call
 
@@ -317,10 +352,10 @@ class Session:
                     call.close()
                     self._refuse(judgements[0], notification, began)
                     return True
-                self._note_denial(_with_process(judgements[0], notification), began)
+                self._note_denial(self._with_process(judgements[0], notification), began)
                 judgements = self._judge.judge(call)
             if self._broker._records_allowed:
-                judgements = [_with_process(judgement, notification) for judgement in judgements]
+                judgements = [self._with_process(judgement, notification) for judgement in judgements]
             failed: OSError | None = None
             try:
                 call.perform()
@@ -329,6 +364,13 @@ class Session:
             except Withheld as withheld:
                 call.close()
                 self._refuse(withheld.judgement, notification, began)
+                return True
+            except ExecUnverifiable as unverifiable:
+                call.close()
+                self._fail(unverifiable)
+                where = "built-in: execs cannot be verified here"
+                refused = Judgement(judgements[0].event, allowed=False, where=where, errno=errno.EPERM)
+                self._refuse(refused, notification, began)
                 return True
             except OSError as error:
                 failed = error
@@ -339,7 +381,7 @@ class Session:
         return True
 
     def _refuse(self, judgement: Judgement, notification: Notification, began: int) -> None:
-        known = _with_process(judgement, notification)
+        known = self._with_process(judgement, notification)
         # Known to the harness before the program can act on it; on record after the reply.
         self._denials.append(self._broker._denial(known, self._judge.suggest(known)))
         try:
@@ -352,6 +394,13 @@ class Session:
         self._denials.append(self._broker._denial(judgement, self._judge.suggest(judgement)))
         self._record(judgement, judgement.errno, "answered", began)
 
+    def _note_tampering(self, call: ExecCall) -> None:
+        """Record a process that was killed at its exec: it had become something else than was judged."""
+        where = "built-in: exec-tampered, another program, argument or variable than was judged"
+        judgement = Judgement(call.events[0], allowed=False, where=where, errno=errno.EACCES)
+        self._denials.append(self._broker._denial(judgement, None))
+        self._record(judgement, errno.EACCES, "killed", time.monotonic_ns())
+
     def _give_up(self, notification: Notification) -> None:
         if not notification.valid():
             return
@@ -363,6 +412,13 @@ class Session:
         judgement = Judgement(failure, allowed=False, where="built-in: the broker failed")
         self._denials.append(self._broker._denial(judgement, None))
         self._record(judgement, errno.EACCES, "answered", time.monotonic_ns())
+
+    def _with_process(self, judgement: Judgement, notification: Notification) -> Judgement:
+        event: Event = judgement.event
+        if event.process is not None:
+            return judgement
+        process = describe(notification, self._lineage)
+        return attrs.evolve(judgement, event=attrs.evolve(event, process=process))
 
     def _record(self, judgement: Judgement, error: int | None, enforced: str, began: int) -> None:
         verdict = "allow" if judgement.allowed else "deny"
@@ -380,11 +436,10 @@ def _waiting_max() -> int:
     return 400 if soft < 0 else max(16, min(400, soft // 16))
 
 
-def _with_process(judgement: Judgement, notification: Notification) -> Judgement:
-    event: Event = judgement.event
-    if event.process is not None:
-        return judgement
-    return attrs.evolve(judgement, event=attrs.evolve(event, process=describe(notification)))
+def _readable(control: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(control, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _kill(notification: Notification) -> None:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -17,6 +17,9 @@ from rampart_seccomp.calls.pins import Pin
 from rampart_seccomp.calls.shim import lib
 from rampart_seccomp.calls.tree_sockets import TreeSockets
 from rampart_seccomp.events import Event
+
+if TYPE_CHECKING:
+    from rampart_seccomp.calls.starting import Verifier
 
 __all__ = ["Call", "CallChanged", "Linking", "Refusal", "Renaming", "Setting", "Vigil", "Withheld"]
 
@@ -148,12 +151,16 @@ class Setting:
             whoever holds it can rely on a path for as long as it takes to act on it.
         vigil: Frees threads whose target has died.
         lend: Entered while a thread waits for an answer, so that others can take its place.
+        verifier: Lets execs go on; None: they go on unverified.
+        adopters: Processes that adopt orphans (PR_SET_CHILD_SUBREAPER): not all their children are their own.
     """
 
     names: threading.Lock = attrs.field(factory=threading.Lock)
     vigil: Vigil = attrs.field(factory=Vigil)
     lend: Callable[[], AbstractContextManager[None]] = nullcontext
     sockets: TreeSockets = attrs.field(factory=TreeSockets)
+    verifier: Verifier | None = None
+    adopters: set[int] = attrs.field(factory=set)
 
 
 @attrs.define(eq=False)

@@ -176,6 +176,12 @@ def fcntl(notification: Notification, setting: Setting) -> Call:
     return _call(notification, setting, lambda held: owner == 0 or _receivers(held, owner))
 
 
+def prctl(notification: Notification, setting: Setting) -> Call:
+    """Decode prctl(PR_SET_CHILD_SUBREAPER): orphans become children of whoever did not start them."""
+    setting.adopters.add(notification.tgid)
+    return ProcessCall(notification, setting)
+
+
 def pidfd_send_signal(notification: Notification, setting: Setting) -> Call:
     """Decode pidfd_send_signal(2), without flags and with the kernel's own siginfo only.
 
@@ -247,6 +253,7 @@ DECODERS: Mapping[str, Decoder] = MappingProxyType(
         **dict.fromkeys(
             ("sched_setaffinity", "sched_setscheduler", "sched_setparam", "sched_setattr"), _on_process(0)
         ),
+        "prctl": prctl,
         "setpriority": _priority(0),
         "ioprio_set": _priority(1),
         **SIGNAL_DECODERS,

@@ -1,127 +1,266 @@
 """execve(2), execveat(2): decided on the program that is found, its interpreters and the whole argv.
 
-The kernel carries the call out after the decision and reads path and arguments again: a thread that rewrites
-them in between is not caught by this version (docs/threat-model.md).
+The kernel carries the call out after the decision, and reads path, arguments and variables again. So the call
+goes on only under the eyes of the launcher: what has become of the process is compared with what was decided,
+before its first instruction (`Expected`, `Verifier`).
 """
 
 from __future__ import annotations
 
 import errno
+import fnmatch
+import functools
+import glob
 import os
 import stat
-import struct
+from typing import Protocol
 
 import attrs
 
 from rampart_seccomp.calls.call import Call, Refusal, Setting
+from rampart_seccomp.calls.images import HEAD_SIZE, elf_interpreter, loaded_program, parse_script
 from rampart_seccomp.calls.notification import AT_FDCWD, Notification, int32
 from rampart_seccomp.calls.pins import Pin, real_name
-from rampart_seccomp.calls.shim import checked, lib
+from rampart_seccomp.calls.shim import checked, ffi, lib
 from rampart_seccomp.events import ExecEvent
 
-__all__ = ["execve", "execveat"]
+__all__ = ["ExecCall", "Expected", "Verifier", "execve", "execveat", "read_vector"]
 
 _AT_SYMLINK_NOFOLLOW = 0x100
 _AT_EMPTY_PATH = 0x1000
 _AT_EXECVE_CHECK = 0x10000
-_INTERPRETERS_MAX = 4  # as deep as the kernel goes: execve(2)
-_SCRIPT_HEAD = 256  # BINPRM_BUF_SIZE
-_ARGUMENT_MAX = 128 * 1024  # MAX_ARG_STRLEN
-_ARGUMENTS_TOTAL = 6 << 20  # the kernel's upper bound: 3/4 of _STK_LIM
-_POINTERS = 512
+_INTERPRETERS_MAX = 5  # fs/exec.c: exec_binprm
+_VECTOR_SMALL = 64 * 1024
+_VECTOR_MAX = 6 << 20  # the kernel's upper bound: 3/4 of _STK_LIM
+_LOADER_NAMES = ("ld-*.so*", "ld.so*", "ld64.so*", "libc.musl-*.so*")
+_LOADER_PLACES = ("/lib*", "/lib*/*", "/usr/lib*", "/usr/lib*/*")
+
+
+@attrs.frozen
+class Expected:
+    """What a process must be once its exec has committed.
+
+    Attributes:
+        image: Device and inode of the program, of a script its last interpreter.
+        interpreter: Those of its PT_INTERP; zeros without.
+        command_line: All arguments, each with its NUL, as proc_pid_cmdline(5) shows them.
+        environment: All variables, each with its NUL.
+    """
+
+    image: tuple[int, int]
+    interpreter: tuple[int, int]
+    command_line: bytes
+    environment: bytes
+
+
+class Verifier(Protocol):
+    """Lets execs go on, and sees to it that they become what was decided."""
+
+    def let_go(self, call: ExecCall) -> None:
+        """Answer the call, so that it is verified. Sets ``call.enforced``.
+
+        Raises:
+            OSError: It cannot be verified; it is not answered.
+            TargetGone: Nobody waits for the answer any more.
+        """
 
 
 def execve(notification: Notification, setting: Setting) -> Call:
     """Decode execve(path, argv, envp)."""
-    return _decode(notification, setting, AT_FDCWD, notification.read_path(0), notification.args[1], 0)
+    _, argv, variables = notification.args[:3]
+    return _decode(notification, setting, AT_FDCWD, notification.read_path(0), argv, variables, 0)
 
 
 def execveat(notification: Notification, setting: Setting) -> Call:
     """Decode execveat(dirfd, path, argv, envp, flags)."""
-    dirfd, _, argv, _, flags = notification.args[:5]
+    dirfd, _, argv, variables, flags = notification.args[:5]
     path = notification.read_path(1)
-    return _decode(notification, setting, int32(dirfd), path, argv, int32(flags))
+    return _decode(notification, setting, int32(dirfd), path, argv, variables, int32(flags))
 
 
 @attrs.define(eq=False)
 class ExecCall(Call):
-    """Start another program in the target's place."""
+    """Start another program in the target's place.
 
-    enforced = "continued"
+    Attributes:
+        expected: What must come of it.
+        program: Real path of the image that will run, of a script its last interpreter, and its arguments.
+        only_checks: Nothing is started (AT_EXECVE_CHECK, a register): the answer is all there is.
+        enforced: ``verified`` at its commit, or ``unverified``.
+    """
+
+    expected: Expected = attrs.field(init=False)
+    program: tuple[bytes, tuple[bytes, ...]] = attrs.field(init=False)
+    only_checks: bool = attrs.field(kw_only=True)
+    enforced: str = attrs.field(init=False, default="unverified")
 
     def perform(self) -> None:
-        """Let the kernel start it."""
-        self.notification.allow()
+        """Let the kernel start it, and have that verified."""
+        if self.only_checks or self.setting.verifier is None:
+            self.notification.allow()
+        else:
+            self.setting.verifier.let_go(self)
 
 
 def _decode(
-    notification: Notification, setting: Setting, dirfd: int, path: bytes, argv: int, flags: int
+    notification: Notification,
+    setting: Setting,
+    dirfd: int,
+    path: bytes,
+    argv: int,
+    variables: int,
+    flags: int,
 ) -> Call:
     if flags & ~(_AT_SYMLINK_NOFOLLOW | _AT_EMPTY_PATH | _AT_EXECVE_CHECK):
         raise OSError(errno.EINVAL, "unknown flags")
-    call = ExecCall(notification, setting)
+    call = ExecCall(notification, setting, only_checks=bool(flags & _AT_EXECVE_CHECK))
     with call.decoding():
         if not path and flags & _AT_EMPTY_PATH:
             pin = call.hold(notification.pin_fd(dirfd))
         else:
             follow = not flags & _AT_SYMLINK_NOFOLLOW
             pin = call.hold(notification.pin(path, dirfd=dirfd, follow=follow))
-        arguments = read_argv(notification, argv)
+        arguments = read_vector(notification, argv) or (b"",)  # an empty vector gets one empty string
+        environment = read_vector(notification, variables)
         named = _named(notification, path, dirfd) if path else None
-        _judge_chain(call, pin, arguments, named)
+        _follow(call, pin, _file_name(dirfd, path), arguments, environment, named)
     return call
 
 
-def _judge_chain(call: ExecCall, pin: Pin, argv: tuple[bytes, ...], named: bytes | None) -> None:
-    """Turn the program, and each interpreter that its ``#!`` line leads to, into an event."""
+def _file_name(dirfd: int, path: bytes) -> bytes:
+    """The name that the kernel gives to a file and tells a script's interpreter (fs/exec.c: alloc_bprm)."""
+    if dirfd == AT_FDCWD or path.startswith(b"/"):
+        return path
+    return b"/dev/fd/%d/%s" % (dirfd, path) if path else b"/dev/fd/%d" % dirfd
+
+
+def _follow(
+    call: ExecCall,
+    pin: Pin,
+    file_name: bytes,
+    argv: tuple[bytes, ...],
+    environment: tuple[bytes, ...],
+    named: bytes | None,
+) -> None:
+    """Turn the program, and whatever is started in its place, into events; say what must come of it."""
     events = []
-    for depth in range(_INTERPRETERS_MAX + 2):
-        if pin.missing:
-            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
-        if pin.is_link:
-            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-        if not stat.S_ISREG(pin.mode):
-            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
-        if pin.nameless or pin.deleted:
-            call.refusal = Refusal("a program without a name (memfd or deleted file)")
-        events.append(ExecEvent(path=pin.path, argv=argv, named=named, syscall=call.notification.syscall))
+    for depth in range(_INTERPRETERS_MAX + 1):
+        _ensure_program(call, pin)
+        events.append(_event(call, pin, argv, named))
         head = _head(call, pin)
-        if head is None or not head.startswith(b"#!"):
+        script = None if head is None else parse_script(head)
+        if script is None:
             break
-        if depth > _INTERPRETERS_MAX:
+        if depth == _INTERPRETERS_MAX:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-        interpreter, optional = _interpreter(head)
-        script = named if named is not None else pin.path
-        argv = (interpreter, *optional, script, *argv[1:])
-        pin = call.hold(call.notification.pin(interpreter))
-        named = _named(call.notification, interpreter, AT_FDCWD)
+        optional = () if script.argument is None else (script.argument,)
+        argv = (script.interpreter, *optional, file_name, *argv[1:])
+        file_name = script.interpreter
+        pin = call.hold(call.notification.pin(script.interpreter))
+        named = _named(call.notification, script.interpreter, AT_FDCWD)
+    interpreter = _interpreter(call, pin, argv, events)
+    if _is_loader(pin, named):
+        _load(call, argv, events)
     call.events = tuple(events)
+    call.program = (pin.path, argv)
+    call.expected = Expected((pin.dev, pin.ino), interpreter, _joined(argv), _joined(environment))
 
 
-def _head(call: ExecCall, pin: Pin) -> bytes | None:
-    """Read the beginning of an image; None (and a refusal) if the broker cannot read it."""
+def _joined(strings: tuple[bytes, ...]) -> bytes:
+    return b"".join(text + b"\0" for text in strings)
+
+
+def _event(call: Call, pin: Pin, argv: tuple[bytes, ...], named: bytes | None) -> ExecEvent:
+    return ExecEvent(path=pin.path, argv=argv, named=named, syscall=call.notification.syscall)
+
+
+def _ensure_program(call: Call, pin: Pin) -> None:
+    if pin.missing:
+        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+    if pin.is_link:
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    if not stat.S_ISREG(pin.mode):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+    if pin.nameless or pin.deleted:
+        call.refusal = Refusal("a program without a name (memfd or deleted file)")
+
+
+def _open(call: Call, pin: Pin) -> int | None:
+    """Open an image for reading; None (and a refusal) if the broker cannot read it."""
     fd = lib.rs_open(call.notification.identity, pin.object, os.O_RDONLY | os.O_NONBLOCK)
     if fd == -errno.EACCES:
         if not pin.mode & 0o111:
             raise OSError(errno.EACCES, os.strerror(errno.EACCES))
         call.refusal = Refusal("an image that cannot be read cannot be judged")
         return None
+    return checked(fd, "open", pin.path)
+
+
+def _head(call: Call, pin: Pin) -> bytes | None:
+    fd = _open(call, pin)
+    if fd is None:
+        return None
     try:
-        return os.pread(checked(fd, "open", pin.path), _SCRIPT_HEAD, 0)
+        return os.pread(fd, HEAD_SIZE, 0)
     finally:
-        if fd >= 0:
-            os.close(fd)
+        os.close(fd)
 
 
-def _interpreter(head: bytes) -> tuple[bytes, tuple[bytes, ...]]:
-    """Split a ``#!`` line as the kernel does: a path and at most one argument. ENOEXEC if it names none."""
-    line, newline, _ = head[2:].partition(b"\n")
-    words = line.strip(b" \t").split(b"\0")[0]
-    interpreter, _, rest = words.replace(b"\t", b" ").partition(b" ")
-    if not interpreter or (not newline and not rest and len(head) == _SCRIPT_HEAD):
-        raise OSError(errno.ENOEXEC, os.strerror(errno.ENOEXEC))
-    rest = rest.strip(b" \t")
-    return interpreter, (rest,) if rest else ()
+def _interpreter(call: Call, pin: Pin, argv: tuple[bytes, ...], events: list[ExecEvent]) -> tuple[int, int]:
+    """Pin the image's PT_INTERP; one that is not the system's own loader is judged as a program.
+
+    Returns:
+        Its device and inode; zeros without.
+    """
+    fd = _open(call, pin)
+    if fd is None:
+        return 0, 0
+    try:
+        name = elf_interpreter(fd)
+    finally:
+        os.close(fd)
+    if name is None:
+        return 0, 0
+    loader = call.hold(call.notification.pin(name))
+    _ensure_program(call, loader)
+    if (loader.dev, loader.ino) not in _system_loaders():
+        events.append(_event(call, loader, argv, None))
+    return loader.dev, loader.ino
+
+
+@functools.cache
+def _system_loaders() -> frozenset[tuple[int, int]]:
+    """The dynamic loaders in the places of the system, by device and inode."""
+    found = set()
+    for place in _LOADER_PLACES:
+        for name in _LOADER_NAMES:
+            for path in glob.glob(f"{place}/{name}"):
+                about = os.stat(path)
+                found.add((about.st_dev, about.st_ino))
+    return frozenset(found)
+
+
+def _is_loader(pin: Pin, named: bytes | None) -> bool:
+    """Tell whether a program is a dynamic loader, which runs the program among its arguments."""
+    if (pin.dev, pin.ino) in _system_loaders():
+        return True
+    names = {os.path.basename(path) for path in (pin.path, named) if path is not None}
+    return any(fnmatch.fnmatchcase(os.fsdecode(name), glob_) for name in names for glob_ in _LOADER_NAMES)
+
+
+def _load(call: ExecCall, argv: tuple[bytes, ...], events: list[ExecEvent]) -> None:
+    """Judge what a dynamic loader is told to run as if it were executed (``ld.so PROGRAM``)."""
+    at = loaded_program(argv)
+    if at is None:
+        return
+    if b"/" not in argv[at]:
+        call.refusal = Refusal("a program that the dynamic loader would search for", errno.EACCES)
+        return
+    pin = call.hold(call.notification.pin(argv[at]))
+    if pin.missing:
+        return  # the loader will say so; should it be there by then, it is a file that is read
+    _ensure_program(call, pin)
+    events.append(_event(call, pin, argv[at:], _named(call.notification, argv[at], AT_FDCWD)))
 
 
 def _named(notification: Notification, path: bytes, dirfd: int) -> bytes | None:
@@ -140,7 +279,7 @@ def _named(notification: Notification, path: bytes, dirfd: int) -> bytes | None:
         pin.close()
 
 
-def read_argv(notification: Notification, address: int) -> tuple[bytes, ...]:
+def read_vector(notification: Notification, address: int) -> tuple[bytes, ...]:
     """Copy a NULL-terminated vector of strings, once. NULL itself counts as an empty vector.
 
     Raises:
@@ -148,22 +287,10 @@ def read_argv(notification: Notification, address: int) -> tuple[bytes, ...]:
     """
     if address == 0:
         return ()
-    strings: list[bytes] = []
-    total = 0
-    while True:
-        # Never past the page that holds the terminating NULL: what follows it may be unreadable.
-        room = (4096 - (address & 4095)) // 8 or 1
-        count = min(room, _POINTERS)
-        for (pointer,) in struct.iter_unpack("=Q", notification.read(address, 8 * count)):
-            if pointer == 0:
-                return tuple(strings)
-            try:
-                strings.append(notification.read_string(pointer, _ARGUMENT_MAX))
-            except OSError as error:
-                if error.errno == errno.ENAMETOOLONG:
-                    raise OSError(errno.E2BIG, os.strerror(errno.E2BIG)) from None
-                raise
-            total += len(strings[-1]) + 9
-            if total > _ARGUMENTS_TOTAL:
-                raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
-        address += 8 * count
+    for size in (_VECTOR_SMALL, _VECTOR_MAX):
+        buffer = ffi.new("char[]", size)
+        length = lib.rs_target_read_vector(notification.target, notification.tid, address, buffer, size)
+        notification.ensure_valid()
+        if length != -errno.E2BIG:
+            break
+    return tuple(ffi.buffer(buffer, checked(length, "process_vm_readv"))[:].split(b"\0")[:-1])

@@ -55,6 +55,7 @@ def _all(names: str, disposition: Disposition, errno: int | None = None, note: s
 _O_PATH = 0o10000000
 _UNSHARE_HARMLESS = 0x400 | 0x200 | 0x40000  # CLONE_FILES, CLONE_FS, CLONE_SYSVSEM
 _CLONE_NEW = 0x7E020000  # every CLONE_NEW* of clone(2); CLONE_NEWTIME is part of the exit signal there
+_CLONE_PARENT = 0x8000
 
 _AF_UNIX = 1
 _WHO_PROCESS, _WHO_USER = 0, 2  # of PRIO_*; IOPRIO_WHO_* is one more
@@ -276,15 +277,17 @@ _DEPENDING_CALLS = [
         cases=(
             Case((Match(0, INT, 4), Match(1, LONG, 0)), ANSWERED, 0),
             refused(errno.EPERM, Match(0, INT, 35)),
+            Case((Match(0, INT, 36),), MEDIATED),
         ),
-        note="PR_SET_DUMPABLE 0 does nothing, since the broker must read its target; PR_SET_MM is refused",
+        note="PR_SET_DUMPABLE 0 does nothing, since the broker must read its target; PR_SET_MM is refused; "
+        "PR_SET_CHILD_SUBREAPER is noted",
     ),
     Syscall(
         "clone",
         REFUSED,
         errno.EPERM,
-        cases=(free(Match(0, _CLONE_NEW, 0)),),
-        note="refused with any namespace flag",
+        cases=(free(Match(0, _CLONE_NEW | _CLONE_PARENT, 0)),),
+        note="refused with any namespace flag, and with CLONE_PARENT, which forges descent",
     ),
     Syscall(
         "unshare",

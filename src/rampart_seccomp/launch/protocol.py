@@ -11,15 +11,22 @@ import attrs
 __all__ = [
     "MAX_PACKET",
     "NONCE_SIZE",
+    "Child",
+    "Executed",
     "Failed",
+    "File",
     "Go",
     "Listener",
     "Message",
+    "Outcome",
+    "Release",
     "Signal",
     "Stage",
     "Start",
     "StartFlag",
     "Started",
+    "Trace",
+    "Traced",
     "decode",
     "encode",
 ]
@@ -28,6 +35,7 @@ NONCE_SIZE = 16
 _INSN_SIZE = 8  # struct sock_filter
 _MAX_INSNS = 4096  # BPF_MAXINSNS
 MAX_PACKET = 16 + _MAX_INSNS * _INSN_SIZE
+_UNLISTED = 0xFFFFFFFF
 
 
 class StartFlag(enum.IntFlag):
@@ -190,10 +198,157 @@ class Failed:
         return cls(Stage(stage), errno)
 
 
-Message = Start | Go | Signal | Listener | Started | Failed
-_BY_TYPE: dict[int, type[Message]] = {
-    kind.type: kind for kind in (Start, Go, Signal, Listener, Started, Failed)
-}
+class Outcome(enum.IntEnum):
+    """What came of an execve that was let go."""
+
+    COMMITTED = 1
+    """The program that was judged runs, with the arguments and variables that were judged."""
+    NOT_EXECUTED = 2
+    """It failed, or was never let go."""
+    TAMPERED = 3
+    """Something else was about to run: the process was killed before its first instruction."""
+    GONE = 4
+    """The process died."""
+
+
+@attrs.frozen
+class File:
+    """A file by its numbers, as stat(2) has them."""
+
+    dev: int
+    ino: int
+
+
+_NO_FILE = File(0, 0)
+
+
+@attrs.frozen
+class Trace:
+    """Trace a thread that waits in a held execve. Carries one descriptor: a memfd.
+
+    Args:
+        tid, tgid: The thread and its process.
+        cookie: Tells execs apart.
+        image: What must be running after it.
+        command_size: Bytes of the memfd that are the command line, each argument with its NUL.
+        environment_size: Bytes behind them that are the environment.
+        interpreter: The image's PT_INTERP (elf(5)); zeros: none.
+    """
+
+    layout: ClassVar[struct.Struct] = struct.Struct("=IIIIQQQQQQ")
+    type: ClassVar[int] = 4
+    tid: int
+    tgid: int
+    cookie: int
+    image: File
+    command_size: int
+    environment_size: int
+    interpreter: File = _NO_FILE
+
+    def pack(self) -> bytes:
+        return self.layout.pack(
+            self.type,
+            self.tid,
+            self.tgid,
+            self.command_size,
+            self.cookie,
+            self.image.dev,
+            self.image.ino,
+            self.interpreter.dev,
+            self.interpreter.ino,
+            self.environment_size,
+        )
+
+    @classmethod
+    def unpack(cls, packet: bytes) -> Trace:
+        _, tid, tgid, command_size, cookie, dev, ino, other_dev, other_ino, size = cls.layout.unpack(packet)
+        return cls(tid, tgid, cookie, File(dev, ino), command_size, size, File(other_dev, other_ino))
+
+
+@attrs.frozen
+class Release:
+    """The call was not let go after all."""
+
+    layout: ClassVar[struct.Struct] = struct.Struct("=IIQ")
+    type: ClassVar[int] = 5
+    tid: int
+    cookie: int
+
+    def pack(self) -> bytes:
+        return self.layout.pack(self.type, self.tid, self.cookie)
+
+    @classmethod
+    def unpack(cls, packet: bytes) -> Release:
+        _, tid, cookie = cls.layout.unpack(packet)
+        return cls(tid, cookie)
+
+
+@attrs.frozen
+class Traced:
+    """The thread will stop at the commit of its exec, if `errno` is 0."""
+
+    layout: ClassVar[struct.Struct] = struct.Struct("=IiQ")
+    type: ClassVar[int] = 19
+    errno: int
+    cookie: int
+
+    def pack(self) -> bytes:
+        return self.layout.pack(self.type, self.errno, self.cookie)
+
+    @classmethod
+    def unpack(cls, packet: bytes) -> Traced:
+        _, errno, cookie = cls.layout.unpack(packet)
+        return cls(errno, cookie)
+
+
+@attrs.frozen
+class Child:
+    """A process, by its pid and the clock tick since boot in which it was started."""
+
+    layout: ClassVar[struct.Struct] = struct.Struct("=QQ")
+    pid: int
+    start_time: int
+
+
+@attrs.frozen
+class Executed:
+    """What came of a traced exec.
+
+    Args:
+        outcome: That.
+        cookie: As in TRACE.
+        pid: The process.
+        start_time: Its start, in clock ticks since boot (proc_pid_stat(5)).
+        children: Whom it had forked before it committed; None: they could not be listed.
+    """
+
+    layout: ClassVar[struct.Struct] = struct.Struct("=IIQQII")
+    type: ClassVar[int] = 20
+    outcome: Outcome
+    cookie: int
+    pid: int
+    start_time: int
+    children: tuple[Child, ...] | None
+
+    def pack(self) -> bytes:
+        count = _UNLISTED if self.children is None else len(self.children)
+        head = self.layout.pack(self.type, self.outcome, self.cookie, self.start_time, self.pid, count)
+        return head + b"".join(Child.layout.pack(each.pid, each.start_time) for each in self.children or ())
+
+    @classmethod
+    def unpack(cls, packet: bytes) -> Executed:
+        _, outcome, cookie, start_time, pid, count = cls.layout.unpack_from(packet)
+        rest = packet[cls.layout.size :]
+        if len(rest) != (0 if count == _UNLISTED else count * Child.layout.size):
+            raise ValueError("EXECUTED does not list as many children as it says")
+        listed = tuple(Child(*each) for each in Child.layout.iter_unpack(rest))
+        children = None if count == _UNLISTED else listed
+        return cls(Outcome(outcome), cookie, pid, start_time, children)
+
+
+_KINDS = (Start, Go, Signal, Trace, Release, Listener, Started, Failed, Traced, Executed)
+Message = Start | Go | Signal | Trace | Release | Listener | Started | Failed | Traced | Executed
+_BY_TYPE: dict[int, type[Message]] = {kind.type: kind for kind in _KINDS}
 
 
 def encode(message: Message) -> bytes:

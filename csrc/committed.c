@@ -1,0 +1,116 @@
+/*
+ * What a process has become, looked at while it stands at its exec: the kernel has read path, arguments and variables
+ * for the last time, and nothing of the new program has run.
+ */
+#define _GNU_SOURCE
+#include "launch.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+enum { CHUNK = 16384, MAPPING_LINE = 5120 };
+
+static bool same_file(const struct stat *found, const struct rs_file *judged)
+{
+    return (uint64_t)found->st_dev == judged->dev && (uint64_t)found->st_ino == judged->ino;
+}
+
+static bool same_image(pid_t pid, const struct rs_file *judged)
+{
+    char path[32];
+    struct stat found;
+    snprintf(path, sizeof(path), "/proc/%d/exe", pid);
+    return stat(path, &found) == 0 && same_file(&found, judged);
+}
+
+/* Read until `size` bytes or the end; how many there were, or -errno. */
+static ssize_t read_fully(int fd, char *buffer, size_t size, off_t offset)
+{
+    size_t done = 0;
+    while (done < size) {
+        const ssize_t got = pread(fd, buffer + done, size - done, offset + (off_t)done);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return -errno;
+        if (got == 0)
+            break;
+        done += (size_t)got;
+    }
+    return (ssize_t)done;
+}
+
+/* Whether a file of /proc/<pid> is exactly `size` bytes of `expected` from `offset`. */
+static bool same_bytes(pid_t pid, const char *name, int expected, off_t offset, uint64_t size)
+{
+    static char found[CHUNK];
+    static char wanted[CHUNK];
+    char path[32];
+    snprintf(path, sizeof(path), "/proc/%d/%s", pid, name);
+    autofd int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    for (uint64_t done = 0;; ) {
+        const ssize_t got = read_fully(fd, found, sizeof(found), (off_t)done);
+        if (got < 0)
+            return false;
+        const uint64_t left = size - done;
+        const size_t want = left < sizeof(wanted) ? (size_t)left : sizeof(wanted);
+        if ((size_t)got != want)
+            return false;
+        if (want == 0)
+            return true;
+        if (read_fully(expected, wanted, want, offset + (off_t)done) != (ssize_t)want ||
+            memcmp(found, wanted, want) != 0)
+            return false;
+        done += want;
+    }
+}
+
+/* Whether one line of proc_pid_maps(5) maps nothing but the image or its interpreter. */
+static bool mapping_judged(char *line, const struct rs_trace *judged)
+{
+    unsigned int major_number;
+    unsigned int minor_number;
+    unsigned long long inode;
+    int name = 0;
+    if (sscanf(line, "%*s %*s %*s %x:%x %llu %n", &major_number, &minor_number, &inode, &name) != 3 || name == 0)
+        return false;
+    if (inode == 0)
+        return true; /* anonymous memory, the stack, what the kernel brings */
+    struct stat found = {.st_dev = makedev(major_number, minor_number), .st_ino = (ino_t)inode};
+    if (same_file(&found, &judged->image) || same_file(&found, &judged->interpreter))
+        return true;
+    /* Some file systems show another device number here than stat(2) does. */
+    line[strcspn(line, "\n")] = '\0';
+    return stat(line + name, &found) == 0 &&
+           (same_file(&found, &judged->image) || same_file(&found, &judged->interpreter));
+}
+
+/* Whether no file is mapped but the image and its interpreter: the interpreter, too, was opened by name again. */
+static bool same_mappings(pid_t pid, const struct rs_trace *judged)
+{
+    char path[32];
+    char line[MAPPING_LINE];
+    snprintf(path, sizeof(path), "/proc/%d/maps", pid);
+    FILE *file = fopen(path, "re");
+    if (file == NULL)
+        return false;
+    bool same = true;
+    while (same && fgets(line, sizeof(line), file) != NULL)
+        same = mapping_judged(line, judged);
+    same = same && ferror(file) == 0;
+    fclose(file);
+    return same;
+}
+
+bool committed_as_judged(pid_t pid, const struct rs_trace *judged, int expected)
+{
+    return same_image(pid, &judged->image) &&
+           same_bytes(pid, "cmdline", expected, 0, judged->command_size) &&
+           same_bytes(pid, "environ", expected, (off_t)judged->command_size, judged->environment_size) &&
+           same_mappings(pid, judged);
+}

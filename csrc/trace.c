@@ -1,0 +1,182 @@
+/*
+ * Watching an execve to its commit. The broker has judged program, arguments and variables, and the kernel is about
+ * to read all of them again. So the waiting thread is seized and told to stop; once the call goes on, exactly one
+ * stop follows: at the commit (PTRACE_EVENT_EXEC), with the new image in place and not one instruction of it run, or
+ * on the way back after a failure (PTRACE_EVENT_STOP). See ptrace(2).
+ *
+ * Seizing does not stop anybody by itself, and a thread that waits in a notification stays there until it is
+ * answered. The broker never has two threads of one process traced: the kernel would have one wait for the other
+ * while both wait for us. If this process dies, PTRACE_O_EXITKILL ends what it traces.
+ */
+#define _GNU_SOURCE
+#include "launch.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
+
+#include "newer.h"
+
+struct traced {
+    struct rs_trace judged;
+    int expected; /* memfd */
+    bool released;
+    struct traced *next;
+};
+
+static int send_traced(const struct tracer *tracer, uint64_t cookie, int error)
+{
+    const struct rs_traced answer = {.type = RS_TRACED, .error = -error, .cookie = cookie};
+    return send_packet(tracer->control, tracer->harness, &answer, sizeof(answer), -1);
+}
+
+/* Start to trace, and say so. Takes `expected`. Returns -errno only if the broker is gone. */
+int trace(struct tracer *tracer, const struct rs_trace *order, int expected)
+{
+    autofd int owned = expected;
+    const pid_t tid = (pid_t)order->tid;
+    struct traced *entry = malloc(sizeof(*entry));
+    if (entry == NULL)
+        return send_traced(tracer, order->cookie, -ENOMEM);
+    const unsigned long options = PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL;
+    if (ptrace(PTRACE_SEIZE, tid, NULL, (void *)options) != 0) {
+        const int error = -errno;
+        free(entry);
+        return send_traced(tracer, order->cookie, error);
+    }
+    *entry = (struct traced){.judged = *order, .expected = steal_fd(&owned), .next = tracer->first};
+    tracer->first = entry;
+    /* What died since then is reported by waitpid(2). */
+    const int error = ptrace(PTRACE_INTERRUPT, tid, NULL, NULL) == 0 || errno == ESRCH ? 0 : -errno;
+    return send_traced(tracer, order->cookie, error);
+}
+
+/* The call was not let go: whatever this thread does next is not what was judged. */
+void release_trace(struct tracer *tracer, const struct rs_release *order)
+{
+    for (struct traced *entry = tracer->first; entry != NULL; entry = entry->next)
+        if (entry->judged.cookie == order->cookie)
+            entry->released = true;
+}
+
+/* A field of /proc/<pid>/stat counted from 3, the first behind the name (proc_pid_stat(5)); 0 if it is gone. */
+static unsigned long long stat_field(pid_t pid, int number)
+{
+    char path[32];
+    char text[1024];
+    snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+    autofd int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t size = fd >= 0 ? read(fd, text, sizeof(text) - 1) : -1;
+    if (size <= 0)
+        return 0;
+    text[size] = '\0';
+    const char *at = strrchr(text, ')');
+    for (int field = 2; at != NULL && field < number; field++)
+        at = strchr(at + 1, ' ');
+    return at != NULL ? strtoull(at, NULL, 10) : 0;
+}
+
+enum { STAT_START_TIME = 22 };
+
+struct executed_packet {
+    struct rs_executed head;
+    struct rs_child children[RS_MAX_CHILDREN];
+};
+
+/* List whom a stopped process has forked: at its exec it has one thread, which all its children are filed under. */
+static uint32_t list_children(pid_t pid, struct rs_child *children)
+{
+    char path[64];
+    snprintf(path, sizeof(path), "/proc/%d/task/%d/children", pid, pid);
+    FILE *file = fopen(path, "re");
+    if (file == NULL)
+        return UINT32_MAX;
+    uint32_t count = 0;
+    int child;
+    while (count < RS_MAX_CHILDREN && fscanf(file, "%d", &child) == 1) {
+        children[count] = (struct rs_child){.pid = (uint64_t)child, .start_time = stat_field(child, STAT_START_TIME)};
+        count++;
+    }
+    const bool whole = count < RS_MAX_CHILDREN && feof(file) != 0;
+    fclose(file);
+    return whole ? count : UINT32_MAX;
+}
+
+/* Say what came of an exec. Of a broker that is gone nothing more is to be told. */
+static void send_executed(const struct tracer *tracer, const struct traced *entry, enum rs_outcome outcome)
+{
+    static struct executed_packet packet;
+    const pid_t pid = (pid_t)entry->judged.tgid;
+    packet.head = (struct rs_executed){
+        .type = RS_EXECUTED,
+        .outcome = outcome,
+        .cookie = entry->judged.cookie,
+        .pid = (uint32_t)pid,
+    };
+    size_t size = sizeof(packet.head);
+    if (outcome == RS_COMMITTED) {
+        packet.head.start_time = stat_field(pid, STAT_START_TIME);
+        packet.head.n_children = list_children(pid, packet.children);
+        if (packet.head.n_children != UINT32_MAX)
+            size += packet.head.n_children * sizeof(packet.children[0]);
+    }
+    (void)send_packet(tracer->control, tracer->harness, &packet, size, -1);
+}
+
+static struct traced *find(const struct tracer *tracer, pid_t pid)
+{
+    for (struct traced *entry = tracer->first; entry != NULL; entry = entry->next)
+        if (entry->judged.tid == (uint32_t)pid || entry->judged.tgid == (uint32_t)pid)
+            return entry;
+    return NULL;
+}
+
+static void forget(struct tracer *tracer, struct traced *entry)
+{
+    struct traced **at = &tracer->first;
+    while (*at != entry)
+        at = &(*at)->next;
+    *at = entry->next;
+    close_fd(&entry->expected);
+    free(entry);
+}
+
+/* A stop of a thread that was traced: the one that was waited for, unless it is on its way to its death. */
+static void end_trace(struct tracer *tracer, struct traced *entry, pid_t pid, int status)
+{
+    const int event = status >> 16;
+    const bool committed = event == PTRACE_EVENT_EXEC;
+    if (committed && (entry->released || !committed_as_judged(pid, &entry->judged, entry->expected))) {
+        kill(pid, SIGKILL);
+        send_executed(tracer, entry, RS_TAMPERED);
+    } else {
+        /* Told before the program runs: what it does next is judged by who it is now. */
+        send_executed(tracer, entry, committed ? RS_COMMITTED : RS_NOT_EXECUTED);
+        /* A signal that was about to be delivered goes on its way. */
+        const long signo = event == 0 ? WSTOPSIG(status) : 0;
+        (void)ptrace(PTRACE_DETACH, pid, NULL, (void *)signo); /* ESRCH: killed meanwhile */
+    }
+    forget(tracer, entry);
+}
+
+bool heed_trace(struct tracer *tracer, pid_t pid, int status)
+{
+    struct traced *entry = find(tracer, pid);
+    if (WIFSTOPPED(status)) {
+        if (entry != NULL && (pid == (pid_t)entry->judged.tid || status >> 16 == PTRACE_EVENT_EXEC)) {
+            end_trace(tracer, entry, pid, status);
+            return true;
+        }
+        if (status >> 16 != 0)
+            (void)ptrace(PTRACE_DETACH, pid, NULL, NULL);
+        return status >> 16 != 0;
+    }
+    if (entry != NULL && !WIFCONTINUED(status) && pid == (pid_t)entry->judged.tid) {
+        send_executed(tracer, entry, RS_GONE);
+        forget(tracer, entry);
+    }
+    return false;
+}

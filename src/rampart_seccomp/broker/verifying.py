@@ -1,0 +1,220 @@
+"""Execs that were allowed, until the launcher has seen what became of them."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import attrs
+
+from rampart_seccomp.broker.lineage import Lineage, Standing
+from rampart_seccomp.calls.starting import ExecCall
+from rampart_seccomp.errors import ExecUnverifiable, TargetGone
+from rampart_seccomp.events import Program
+from rampart_seccomp.launch import protocol
+from rampart_seccomp.policy.clean import clean
+
+__all__ = ["Flight", "Verifying"]
+
+_REFUSED = (errno.EPERM, errno.EACCES, errno.ENOSYS)
+_LOOK = 0.1
+"""Seconds between two looks at whether the target of a wait still lives."""
+
+
+@attrs.define(eq=False)
+class Flight:
+    """One exec on its way.
+
+    Attributes:
+        call: What was decided.
+        tgid: Process that executes.
+        was: What it was before; None if that is not known.
+        cookie: Tells it apart.
+        error: Why it cannot be traced; 0 if it is; None while that is not known.
+        withdrawn: It was not let go after all.
+    """
+
+    call: ExecCall
+    tgid: int
+    cookie: int
+    was: Standing | None = None
+    error: int | None = None
+    withdrawn: bool = False
+
+
+class Verifying:
+    """Lets execs go on under the launcher's eyes; at most one of a process at a time.
+
+    The kernel makes a second exec of a process wait for the first, with a lock that a tracer of both needs.
+
+    Args:
+        send: Sends a message to the launcher, with a descriptor or without.
+        lend: Entered while a thread waits, so that others can take its place.
+        lineage: Who is who; learns what was executed before the process goes on.
+        tampered: Told of a process that was killed, since it had become something else than was decided.
+        degraded: Whether execs may go on unverified where ptrace(2) is refused.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[protocol.Message, int | None], None],
+        lend: Callable[[], AbstractContextManager[None]],
+        lineage: Lineage,
+        tampered: Callable[[ExecCall], None],
+        *,
+        degraded: bool,
+    ) -> None:
+        self._send = send
+        self._lend = lend
+        self._lineage = lineage
+        self._tampered = tampered
+        self._degraded = degraded
+        self._cookies = itertools.count(1)
+        self._flights: dict[int, Flight] = {}
+        self._by_cookie: dict[int, Flight] = {}
+        self._changed = threading.Condition()
+        self._closed = False
+        self.refused = False
+        """True once ptrace(2) was refused: execs are not verified here."""
+
+    def let_go(self, call: ExecCall) -> None:
+        """Answer an allowed exec, so that what comes of it is verified.
+
+        Raises:
+            ExecUnverifiable: ptrace(2) is refused, and the policy relies on it.
+            OSError: The launcher cannot trace the thread, or is gone.
+            TargetGone: Nobody waits for the answer any more.
+        """
+        notification = call.notification
+        flight = self._enter(call)
+        try:
+            # Nobody else can execute anything in this process now.
+            flight.was = self._lineage.standing(flight.tgid)
+            self._trace(flight)
+            if flight.error != 0:
+                self._lineage.lost(flight.tgid)
+            call.enforced = "verified" if flight.error == 0 else "unverified"
+            notification.ensure_valid()
+            call.close()
+            notification.allow()
+        except BaseException:
+            self._withdraw(flight)
+            raise
+        if flight.error != 0:
+            self._end(flight, None)
+
+    def hear(self, message: protocol.Traced | protocol.Executed) -> None:
+        """Take what the launcher says."""
+        with self._changed:
+            flight = self._by_cookie.get(message.cookie)
+            if flight is None:
+                return
+            if isinstance(message, protocol.Traced):
+                flight.error = message.errno
+                self._changed.notify_all()
+                if not (message.errno and flight.withdrawn):
+                    return
+        self._end(flight, message if isinstance(message, protocol.Executed) else None)
+
+    def close(self) -> None:
+        """The launcher is gone: nothing is verified any more, so nothing is let go."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _enter(self, call: ExecCall) -> Flight:
+        notification = call.notification
+        flight = Flight(call, notification.tgid, next(self._cookies))
+        with self._changed:
+            if flight.tgid in self._flights:
+                with self._lend():
+                    self._wait(lambda: flight.tgid not in self._flights, notification.ensure_valid)
+            self._flights[flight.tgid] = self._by_cookie[flight.cookie] = flight
+        return flight
+
+    def _wait(self, condition: Callable[[], bool], ensure_valid: Callable[[], None]) -> None:
+        """Wait with the lock held; it is given up meanwhile."""
+        while not condition():
+            if self._closed:
+                raise OSError(errno.EACCES, "the launcher is gone")
+            self._changed.wait(_LOOK)
+            ensure_valid()
+
+    def _trace(self, flight: Flight) -> None:
+        expected = flight.call.expected
+        notification = flight.call.notification
+        order = protocol.Trace(
+            tid=notification.tid,
+            tgid=flight.tgid,
+            cookie=flight.cookie,
+            image=protocol.File(*expected.image),
+            command_size=len(expected.command_line),
+            environment_size=len(expected.environment),
+            interpreter=protocol.File(*expected.interpreter),
+        )
+        file = os.memfd_create("exec", os.MFD_CLOEXEC)
+        try:
+            _write(file, expected.command_line + expected.environment)
+            self._send(order, file)
+        finally:
+            os.close(file)
+        with self._lend(), self._changed:
+            self._wait(lambda: flight.error is not None, notification.ensure_valid)
+        if flight.error in _REFUSED:
+            self.refused = True
+            if not self._degraded:
+                raise ExecUnverifiable(flight.error)
+        elif flight.error == errno.ESRCH:
+            raise TargetGone(errno.ESRCH, "execve: the thread is gone")
+        elif flight.error:
+            raise OSError(flight.error, os.strerror(flight.error))
+
+    def _withdraw(self, flight: Flight) -> None:
+        """The exec does not take place. What is traced is reported once more, which ends the flight."""
+        with self._changed:
+            flight.withdrawn = True
+            failed = bool(flight.error)
+        if not failed:
+            try:
+                self._send(protocol.Release(flight.call.notification.tid, flight.cookie), None)
+                return
+            except OSError:
+                pass  # the launcher is gone, and what it traced with it
+        self._end(flight, None)
+
+    def _end(self, flight: Flight, executed: protocol.Executed | None) -> None:
+        outcome = None if executed is None else executed.outcome
+        if executed is not None and outcome is protocol.Outcome.COMMITTED:
+            self._committed(flight, executed)
+        elif outcome is protocol.Outcome.TAMPERED and not flight.withdrawn:
+            self._tampered(flight.call)
+        with self._changed:
+            self._by_cookie.pop(flight.cookie, None)
+            if self._flights.get(flight.tgid) is flight:
+                del self._flights[flight.tgid]
+            self._changed.notify_all()
+
+    def _committed(self, flight: Flight, executed: protocol.Executed) -> None:
+        call = flight.call
+        path, argv = call.program
+        expected = call.expected
+        variables = expected.environment.split(b"\0")[:-1]
+        self._lineage.executed(
+            executed.pid,
+            executed.start_time,
+            flight.was,
+            Program(path, argv, clean(path, variables)),
+            expected.image,
+            expected.environment,
+            executed.children,
+        )
+
+
+def _write(file: int, content: bytes) -> None:
+    view = memoryview(content)
+    while view:
+        view = view[os.write(file, view) :]
