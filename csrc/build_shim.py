@@ -40,6 +40,6 @@ ffibuilder.set_source(
     # Relative to setup.py: setuptools wants it so.
     sources=[f"csrc/{name}" for name in SOURCES],
     include_dirs=["csrc"],
-    depends=["csrc/rampart.h", "csrc/cdef.h"],
+    depends=["csrc/rampart.h", "csrc/cdef.h", "csrc/protocol.h"],
     extra_compile_args=[*COMPILE_ARGS, *WARNINGS],
 )

@@ -49,6 +49,7 @@ int rs_interrupt_prepare(void);
 int rs_interrupt(pid_t tid);
 int rs_interrupt_signal(void);
 int rs_gettid(void);
+int rs_nudge(int pidfd);
 
 /* resolve.c */
 #define RS_FOLLOW 1

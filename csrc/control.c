@@ -59,6 +59,8 @@ static size_t order_size(uint32_t type)
         return sizeof(struct rs_trace);
     case RS_RELEASE:
         return sizeof(struct rs_release);
+    case RS_HALT:
+        return sizeof(struct rs_halt);
     default:
         return 0;
     }

@@ -8,6 +8,9 @@
 #include <stdio.h>
 #include <sys/syscall.h>
 
+#include "newer.h"
+#include "protocol.h"
+
 struct own_rights {
     int known;
     int own_fs; /* this thread has a umask and working directory of its own */
@@ -247,6 +250,18 @@ int rs_interrupt_prepare(void)
 int rs_interrupt(pid_t tid)
 {
     return rs_result(syscall(SYS_tgkill, getpid(), tid, rs_interrupt_signal()));
+}
+
+/* Continue a launcher that stopped along with its command, and not the command. */
+int rs_nudge(int pidfd)
+{
+    siginfo_t info = {0};
+    info.si_signo = SIGCONT;
+    info.si_code = SI_QUEUE;
+    info.si_pid = getpid();
+    info.si_uid = getuid();
+    info.si_value.sival_int = RS_NUDGE;
+    return rs_result(syscall(SYS_pidfd_send_signal, pidfd, SIGCONT, &info, 0));
 }
 
 int rs_gettid(void)

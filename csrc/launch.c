@@ -31,6 +31,7 @@ enum { EXIT_OURS = 125, EXIT_NOT_EXECUTABLE = 126, EXIT_NOT_FOUND = 127 };
 struct launch {
     int control;
     int harness; /* pidfd */
+    pid_t harness_pid;
     int signals;
     int report;   /* read end; -1 once the command runs */
     int report_w; /* the child's end, while the descriptor table is shared */
@@ -108,6 +109,22 @@ static int enter_signal_scope(struct launch *launch)
     bool after = syscall(SYS_pidfd_send_signal, launch->harness, 0, NULL, 0U) == 0 || errno != EPERM;
     launch->scoped = before && !after;
     return 0;
+}
+
+/* The process behind a pidfd, as this process numbers it (proc_pid_fdinfo(5)); 0 if that cannot be told. */
+static pid_t pid_behind(int pidfd)
+{
+    char path[64];
+    char text[512];
+    int pid = 0;
+    snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", pidfd);
+    autofd int fd = open(path, O_RDONLY | O_CLOEXEC);
+    const ssize_t size = fd >= 0 ? read(fd, text, sizeof(text) - 1) : -1;
+    if (size <= 0)
+        return 0;
+    text[size] = '\0';
+    const char *line = strstr(text, "\nPid:");
+    return line != NULL && sscanf(line, "\nPid: %d", &pid) == 1 && pid > 0 ? pid : 0;
 }
 
 static int send_listener(struct launch *launch, int number)
@@ -210,6 +227,8 @@ static int serve_control(struct launch *launch)
         return 0;
     case RS_TRACE:
         return trace(&launch->tracer, &order.trace, steal_fd(&carried));
+    case RS_HALT:
+        return halt(&launch->tracer, &order.halt);
     case RS_RELEASE:
         release_trace(&launch->tracer, &order.release);
         return 0;
@@ -233,6 +252,9 @@ static void stop_likewise(struct launch *launch, int signo)
 {
     if ((signo != SIGTSTP && signo != SIGTTIN && signo != SIGTTOU) || getpgid(launch->command) != getpgrp())
         return;
+    /* The broker continues us should the command be continued alone. If it is gone, that is noticed afterwards. */
+    const struct rs_stopping stopping = {.type = RS_STOPPING};
+    (void)send_packet(launch->control, launch->harness, &stopping, sizeof(stopping), -1);
     struct sigaction inherited;
     const struct sigaction stop = {.sa_handler = SIG_DFL};
     const uint64_t one = 1ULL << (signo - 1);
@@ -271,6 +293,10 @@ static void reap_ended(struct launch *launch)
 static bool is_ours_to_pass_on(struct launch *launch, const struct signalfd_siginfo *info)
 {
     const int signo = (int)info->ssi_signo;
+    /* The broker continues us, so that we see to the tree. What it wants continued it says in an order. */
+    if (signo == SIGCONT && info->ssi_code == SI_QUEUE && (pid_t)info->ssi_pid == launch->harness_pid &&
+        info->ssi_int == RS_NUDGE)
+        return false;
     const bool same_group = getpgid(launch->command) == getpgrp();
     bool to_group = launch->witness > 0 && has_witnessed(launch->witness, signo);
     if (launch->witness > 0 && !to_group) {
@@ -438,6 +464,7 @@ int main(int argc, char **argv)
     if (error < 0)
         return tell_failure(&launch, RS_STAGE_SANDBOX, error);
 
+    launch.harness_pid = pid_behind(launch.harness);
     launch.tracer = (struct tracer){.control = launch.control, .harness = launch.harness};
     supervise(&launch);
     if (!launch.ended && launch.report >= 0)

@@ -59,6 +59,7 @@ union order {
     struct rs_signal signal;
     struct rs_trace trace;
     struct rs_release release;
+    struct rs_halt halt;
 };
 
 int receive_order(int control, union order *order, int *carried);
@@ -103,6 +104,7 @@ struct tracer {
 };
 
 int trace(struct tracer *tracer, const struct rs_trace *order, int expected);
+int halt(struct tracer *tracer, const struct rs_halt *order);
 void release_trace(struct tracer *tracer, const struct rs_release *order);
 /* Look at what waitpid(2) reported; true if it was a stop that concerns nothing but tracing. */
 bool heed_trace(struct tracer *tracer, pid_t pid, int status);

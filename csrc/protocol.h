@@ -11,7 +11,10 @@
  *   TRACE (+ what must come of it)  ->            an execve is about to be let go
  *                                   <-  TRACED    it will stop at the commit: the call may continue
  *   RELEASE                         ->            it was not let go after all
+ *   HALT                            ->            a held call is about to be made again, past signals and stops
+ *                                   <-  TRACED    its thread will stop once
  *                                   <-  EXECUTED  what came of it
+ *                                   <-  STOPPING  the command was stopped, and the launcher stops likewise
  */
 #ifndef RAMPART_PROTOCOL_H
 #define RAMPART_PROTOCOL_H
@@ -25,11 +28,13 @@ enum rs_message {
     RS_SIGNAL = 3,
     RS_TRACE = 4,
     RS_RELEASE = 5,
+    RS_HALT = 6,
     RS_LISTENER = 16,
     RS_STARTED = 17,
     RS_FAILED = 18,
     RS_TRACED = 19,
     RS_EXECUTED = 20,
+    RS_STOPPING = 21,
 };
 
 /* rs_start.flags */
@@ -54,6 +59,9 @@ enum rs_outcome {
     RS_TAMPERED = 3,  /* something else was about to run: killed before its first instruction */
     RS_GONE = 4,      /* the process died */
 };
+
+/* With SIGCONT: the broker continues the launcher, and does not mean the command (sigqueue(3), sival_int). */
+enum { RS_NUDGE = 0x72616d70 };
 
 enum { RS_NONCE_SIZE = 16, RS_MAX_INSNS = 4096, RS_MAX_CHILDREN = 1024 };
 
@@ -89,6 +97,10 @@ struct rs_started {
     uint32_t type;
 };
 
+struct rs_stopping {
+    uint32_t type;
+};
+
 struct rs_failed {
     uint32_t type;
     uint32_t stage;
@@ -121,6 +133,15 @@ struct rs_release {
     uint64_t cookie;
 };
 
+/* Have a thread stop once on its way out of the call it waits in. */
+struct rs_halt {
+    uint32_t type;
+    uint32_t tid;
+    uint32_t tgid;
+    uint32_t unused;
+    uint64_t cookie;
+};
+
 struct rs_traced {
     uint32_t type;
     int32_t error; /* errno(3); 0: traced */
@@ -145,6 +166,7 @@ struct rs_executed {
 
 _Static_assert(sizeof(struct rs_trace) == 64, "no padding");
 _Static_assert(sizeof(struct rs_release) == 16, "no padding");
+_Static_assert(sizeof(struct rs_halt) == 24, "no padding");
 _Static_assert(sizeof(struct rs_traced) == 16, "no padding");
 _Static_assert(sizeof(struct rs_child) == 16, "no padding");
 _Static_assert(sizeof(struct rs_executed) == 32, "no padding");
@@ -155,6 +177,7 @@ _Static_assert(sizeof(struct rs_listener) == 40, "no padding");
 _Static_assert(offsetof(struct rs_listener, nonce_address) == 8, "no padding");
 _Static_assert(offsetof(struct rs_listener, landlock_abi) == 32, "no padding");
 _Static_assert(sizeof(struct rs_started) == 4, "no padding");
+_Static_assert(sizeof(struct rs_stopping) == 4, "no padding");
 _Static_assert(sizeof(struct rs_failed) == 12, "no padding");
 
 #endif

@@ -93,6 +93,7 @@ int rs_interrupt_prepare(void);
 int rs_interrupt(pid_t tid);
 int rs_interrupt_signal(void);
 int rs_gettid(void);
+int rs_nudge(int pidfd);
 int rs_assume(const struct rs_identity *as);
 void rs_resume(void);
 int rs_owns_umask(void);

@@ -54,6 +54,16 @@ int trace(struct tracer *tracer, const struct rs_trace *order, int expected)
     return send_traced(tracer, order->cookie, error);
 }
 
+/* A thread that is to make its held call again: whatever it should execute instead was judged by nobody. */
+int halt(struct tracer *tracer, const struct rs_halt *order)
+{
+    const struct rs_trace judged = {.tid = order->tid, .tgid = order->tgid, .cookie = order->cookie};
+    const int error = trace(tracer, &judged, -1);
+    const struct rs_release release = {.cookie = order->cookie};
+    release_trace(tracer, &release);
+    return error;
+}
+
 /* The call was not let go: whatever this thread does next is not what was judged. */
 void release_trace(struct tracer *tracer, const struct rs_release *order)
 {

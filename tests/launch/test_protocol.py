@@ -35,9 +35,11 @@ MESSAGES = st.one_of(
         st.booleans(),
     ),
     st.just(protocol.Started()),
+    st.just(protocol.Stopping()),
     st.builds(protocol.Failed, st.sampled_from(protocol.Stage), st.integers(0, 4095)),
     st.builds(protocol.Trace, U32, U32, U64, FILES, U32, U64, FILES),
     st.builds(protocol.Release, U32, U64),
+    st.builds(protocol.Halt, U32, U32, U64),
     st.builds(protocol.Traced, st.integers(0, 4095), U64),
     st.builds(
         protocol.Executed,
@@ -74,7 +76,7 @@ def test_noise_is_refused(noise: bytes) -> None:
         protocol.decode(noise)
     except ValueError:
         return
-    assert struct.unpack_from("=I", noise)[0] in (1, 2, 3, 4, 5, 16, 17, 18, 19, 20)
+    assert struct.unpack_from("=I", noise)[0] in (1, 2, 3, 4, 5, 6, 16, 17, 18, 19, 20, 21)
 
 
 @pytest.mark.parametrize("size", [0, 7, 12, 4097 * 8])
@@ -98,8 +100,10 @@ def test_same_as_the_header(tmp_path: Path) -> None:
         "failed": protocol.Failed,
         "trace": protocol.Trace,
         "release": protocol.Release,
+        "halt": protocol.Halt,
         "traced": protocol.Traced,
         "executed": protocol.Executed,
+        "stopping": protocol.Stopping,
     }
     expected = {f"RS_{name.upper()}": kind.type for name, kind in structs.items()}
     expected |= {f"sizeof(struct rs_{name})": kind.layout.size for name, kind in structs.items()}

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import errno
 import functools
-import threading
 
 import attrs
 
 from rampart_seccomp.broker.lineage import Lineage
 from rampart_seccomp.broker.names import HostNames
 from rampart_seccomp.broker.processes import describe
-from rampart_seccomp.broker.questions import Approver, ask
+from rampart_seccomp.broker.questions import Approver, Questions
 from rampart_seccomp.broker.renaming import AROUND, LIFTED, RenamingCheck
 from rampart_seccomp.calls.call import Call, Refusal, Renaming, Withheld
 from rampart_seccomp.events import ConnectEvent, Event, RefusedEvent
@@ -19,10 +18,6 @@ from rampart_seccomp.policy import AnyMatcher, Decision, suggest
 from rampart_seccomp.verdicts import Deny
 
 __all__ = ["Judge", "Judgement"]
-
-
-QUESTIONS_MAX = 200
-"""Questions of one tree that may wait for an answer at a time; further ones are denied."""
 
 
 @attrs.frozen
@@ -62,14 +57,14 @@ class Judge:
 
     Attributes:
         lineage: What the processes of the tree were verified to be; None before it has started.
+        questions: Those of the tree.
     """
 
     def __init__(self, matcher: AnyMatcher, names: HostNames, on_ask: Approver | None) -> None:
         self._matcher = matcher
         self._names = names
-        self._on_ask = on_ask
         self.lineage: Lineage | None = None
-        self._places = threading.BoundedSemaphore(QUESTIONS_MAX)
+        self.questions = Questions(on_ask)
         self._renaming = RenamingCheck(matcher)
 
     def judge(self, call: Call) -> list[Judgement]:
@@ -80,6 +75,7 @@ class Judge:
 
         Raises:
             TargetGone: The process died while somebody was asked.
+            Bounced: Nobody has answered yet; the call comes again.
         """
         if call.refusal is not None:
             return [self._refused(call, call.refusal)]
@@ -132,13 +128,7 @@ class Judge:
 
     def _ask(self, event: Event, decision: Decision, call: Call) -> Judgement:
         asked = attrs.evolve(event, process=describe(call.notification, self.lineage))
-        if not self._places.acquire(blocking=False):
-            return attrs.evolve(_denied(asked, decision, "too many questions wait already"), asked=True)
-        try:
-            with call.setting.lend():
-                verdict = ask(asked, decision.rule, self._on_ask, call.notification)
-        finally:
-            self._places.release()
+        verdict = self.questions.ask(asked, decision, call.notification, call.setting.lend)
         if isinstance(verdict, Deny):
             return attrs.evolve(
                 _denied(asked, decision, verdict.message),

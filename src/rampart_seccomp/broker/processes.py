@@ -8,7 +8,7 @@ from rampart_seccomp.broker.lineage import Lineage
 from rampart_seccomp.calls.notification import Notification
 from rampart_seccomp.events import Process
 
-__all__ = ["describe"]
+__all__ = ["describe", "is_stopped"]
 
 _ANCESTORS_MAX = 32
 _CMDLINE_MAX = 16384  # bytes that go on record
@@ -43,6 +43,15 @@ def describe(notification: Notification, lineage: Lineage | None = None) -> Proc
         ancestry=tuple(ancestry),
         lineage=None if standing is None else standing.lineage,
     )
+
+
+def is_stopped(pid: int) -> bool:
+    """Tell whether a process is stopped (proc_pid_stat(5), state T)."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] == b"T"
+    except (OSError, IndexError):
+        return False
 
 
 def _stat(pid: int) -> tuple[int | None, int | None]:

@@ -1,52 +1,188 @@
-"""Questions that the rules leave to code or to a person."""
+"""Questions that the rules leave to code or to a person.
+
+A question belongs to a thread, its call and the object, not to one notification: while nobody has answered,
+the call can be *bounced*, so that a signal or a stop takes its course, and finds its question again then.
+"""
 
 from __future__ import annotations
 
 import concurrent.futures
 import inspect
+import os
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
+from contextlib import AbstractContextManager
 from typing import Any
+
+import attrs
 
 from rampart_seccomp.calls.notification import Notification
 from rampart_seccomp.events import Event
-from rampart_seccomp.policy import Rule
+from rampart_seccomp.policy import Decision, Rule
 from rampart_seccomp.verdicts import Allow, Ask, Deny, Verdict
 
-__all__ = ["Approver", "ask"]
+__all__ = ["Approver", "Bounced", "Questions"]
 
 Approver = Callable[[Event], Verdict | Awaitable[Verdict]]
 
+QUESTIONS_MAX = 200
+"""Questions of one tree that may wait for an answer at a time; further ones are denied."""
+
 _LOOK = 0.1
-"""Seconds between two looks at whether the asking process still lives."""
+"""Seconds between two looks at whether the asking process still lives, and has a signal to take."""
+
+_BOUNCE_ANYHOW = 1.0
+"""Seconds after which a call is bounced without a visible reason: a freezer cannot be seen from here."""
+
+Answer = Allow | Deny
 
 
-def ask(event: Event, rule: Rule | None, on_ask: Approver | None, notification: Notification) -> Allow | Deny:
-    """Have a question answered.
+class Bounced(Exception):
+    """The call was answered so that it is made again, once signals and stops have taken their course."""
 
-    The rule's own callable is asked first; if it says `Ask`, or there is none, ``on_ask`` is. Whatever goes
-    wrong is a denial that says so.
 
-    Raises:
-        TargetGone: The process died; the question is withdrawn.
+@attrs.define(eq=False)
+class Pending:
+    """A question, from when it was first put until its call is over.
+
+    Attributes:
+        asker: Thread that asked, and its start in clock ticks.
+        deadline: When it is denied unanswered, on the monotonic clock; None: never.
+        answer: Comes with the answer.
+        held: The notification that waits for it now; None between two.
     """
-    deadline = None if rule is None or rule.timeout is None else time.monotonic() + rule.timeout
-    verdict: object = Ask()
-    if rule is not None and rule.decide is not None:
-        verdict = _answer(rule.decide, event, deadline, notification)
-    if isinstance(verdict, Ask):
-        if on_ask is None:
-            return Deny(message="nobody could be asked: there is no approver")
-        verdict = _answer(_informed(on_ask, rule, notification), event, deadline, notification)
-    if isinstance(verdict, Allow | Deny):
-        return verdict
-    if isinstance(verdict, Ask):
-        return Deny(message="the approver passed the question on, and nobody is left")
-    return Deny(message=f"the approver answered {type(verdict).__name__}, which is no verdict")
+
+    asker: tuple[int, int | None]
+    deadline: float | None
+    answer: concurrent.futures.Future[Answer] = attrs.field(factory=concurrent.futures.Future)
+    held: Notification | None = None
+    over: bool = False
+
+    def withdrawn(self) -> bool:
+        """Tell whether nobody waits for the answer any more."""
+        held = self.held
+        if self.over:
+            return True
+        return not held.valid() if held is not None else _start_time(self.asker[0]) != self.asker[1]
 
 
-def _informed(on_ask: Approver, rule: Rule | None, notification: Notification) -> Approver:
+class Questions:
+    """The questions of one tree.
+
+    Args:
+        on_ask: Answers what no rule's own callable does; None: nobody, so it is denied.
+    """
+
+    def __init__(self, on_ask: Approver | None) -> None:
+        self._on_ask = on_ask
+        self._lock = threading.Lock()
+        self._pending: dict[tuple[int, int | None], dict[Hashable, Pending]] = {}
+        self._places = threading.BoundedSemaphore(QUESTIONS_MAX)
+        self.bounce: Callable[[Notification], bool] = lambda notification: False
+        """Has the call made again, after signals and stops; False if that is not possible now."""
+
+    def ask(
+        self,
+        event: Event,
+        decision: Decision,
+        notification: Notification,
+        lend: Callable[[], AbstractContextManager[None]],
+    ) -> Answer:
+        """Have a question answered.
+
+        The rule's own callable is asked first; if it says `Ask`, or there is none, ``on_ask`` is. Whatever
+        goes wrong is a denial that says so.
+
+        Args:
+            event: What it is about.
+            decision: Which rule asks.
+            notification: The call that waits.
+            lend: Entered while this thread waits.
+
+        Raises:
+            Bounced: The call comes again; the question stands.
+            TargetGone: The process died; the question is withdrawn.
+        """
+        pending = self._find(event, decision, notification)
+        if pending is None:
+            return Deny(message="too many questions wait already")
+        with lend():
+            try:
+                return self._wait(pending, notification)
+            finally:
+                pending.held = None
+
+    def over(self, notification: Notification) -> None:
+        """A call of this thread is over: withdraw what it asked, and what an earlier call of it gave up."""
+        if not self._pending:
+            return
+        with self._lock:
+            gone = [asker for asker in self._pending if asker[0] == notification.tid]
+            dropped = [pending for asker in gone for pending in self._pending.pop(asker).values()]
+        for pending in dropped:
+            pending.over = True
+            self._places.release()
+
+    def _find(self, event: Event, decision: Decision, notification: Notification) -> Pending | None:
+        """Find the question that a bounced call put before, or put it; None if too many wait."""
+        rule = decision.rule
+        asker = (notification.tid, _start_time(notification.tid))
+        key = (notification.number, event, None if rule is None else rule.name, decision.layer)
+        with self._lock:
+            pending = self._pending.get(asker, {}).get(key)
+            if pending is not None:
+                pending.held = notification
+                return pending
+            if not self._places.acquire(blocking=False):
+                return None
+            seconds = None if rule is None else rule.timeout
+            deadline = None if seconds is None else time.monotonic() + seconds
+            pending = Pending(asker, deadline, held=notification)
+            self._pending.setdefault(asker, {})[key] = pending
+        # In a thread of its own, so that a deadline, a death or a signal need not wait for it.
+        threading.Thread(
+            target=self._answer, args=(pending, event, rule), name="rampart-question", daemon=True
+        ).start()
+        return pending
+
+    def _wait(self, pending: Pending, notification: Notification) -> Answer:
+        began = time.monotonic()
+        while True:
+            left = None if pending.deadline is None else pending.deadline - time.monotonic()
+            if left is not None and left <= 0 and not pending.answer.done():
+                return Deny(message="nobody answered in time")
+            try:
+                return pending.answer.result(_LOOK if left is None else max(0, min(left, _LOOK)))
+            except concurrent.futures.TimeoutError:
+                notification.ensure_valid()
+            due = time.monotonic() - began >= _BOUNCE_ANYHOW
+            if (due or _has_to_act(notification)) and self.bounce(notification):
+                raise Bounced
+
+    def _answer(self, pending: Pending, event: Event, rule: Rule | None) -> None:
+        try:
+            answer = self._asked(pending, event, rule)
+        except BaseException as error:  # whatever an approver raises is a denial
+            answer = Deny(message=f"the approver failed: {type(error).__name__}: {error}")
+        pending.answer.set_result(answer)
+
+    def _asked(self, pending: Pending, event: Event, rule: Rule | None) -> Answer:
+        verdict: object = Ask()
+        if rule is not None and rule.decide is not None:
+            verdict = _call(rule.decide, event)
+        if isinstance(verdict, Ask):
+            if self._on_ask is None:
+                return Deny(message="nobody could be asked: there is no approver")
+            verdict = _call(_informed(self._on_ask, rule, pending), event)
+        if isinstance(verdict, Allow | Deny):
+            return verdict
+        if isinstance(verdict, Ask):
+            return Deny(message="the approver passed the question on, and nobody is left")
+        return Deny(message=f"the approver answered {type(verdict).__name__}, which is no verdict")
+
+
+def _informed(on_ask: Approver, rule: Rule | None, pending: Pending) -> Approver:
     """Tell an approver that can hear it (`Question`) which rule asks, and when nobody waits any more."""
     answer = getattr(on_ask, "answer", None)
     if answer is None:
@@ -59,40 +195,49 @@ def _informed(on_ask: Approver, rule: Rule | None, notification: Notification) -
             rule="" if rule is None else f"{rule.name} ({rule.place})" if rule.place else rule.name,
             message=None if rule is None else rule.message,
             timeout=None if rule is None else rule.timeout,
-            withdrawn=lambda: not notification.valid(),
+            withdrawn=pending.withdrawn,
         )
     )
 
 
-def _answer(callable_: Approver, event: Event, deadline: float | None, notification: Notification) -> object:
-    """Call the approver in a thread of its own, so that a deadline or a death need not wait for it."""
-    future: concurrent.futures.Future[object] = concurrent.futures.Future()
+def _call(approver: Approver, event: Event) -> object:
+    answer: Any = approver(event)
+    if inspect.isawaitable(answer):
+        import asyncio
 
-    def run() -> None:
-        try:
-            answer: Any = callable_(event)
-            if inspect.isawaitable(answer):
-                import asyncio
-
-                answer = asyncio.run(_wait(answer))
-            future.set_result(answer)
-        except BaseException as error:  # whatever an approver raises is a denial
-            future.set_exception(error)
-
-    threading.Thread(target=run, name="rampart-question", daemon=True).start()
-    while True:
-        left = None if deadline is None else deadline - time.monotonic()
-        if left is not None and left <= 0:
-            return Deny(message="nobody answered in time")
-        try:
-            return future.result(_LOOK if left is None else min(left, _LOOK))
-        except concurrent.futures.TimeoutError:
-            if future.done():
-                return Deny(message="the approver failed: TimeoutError")
-            notification.ensure_valid()
-        except BaseException as error:
-            return Deny(message=f"the approver failed: {type(error).__name__}: {error}")
+        answer = asyncio.run(_wait_for(answer))
+    return answer
 
 
-async def _wait(answer: Awaitable[Verdict]) -> Verdict:
+async def _wait_for(answer: Awaitable[Verdict]) -> Verdict:
     return await answer
+
+
+def _start_time(tid: int) -> int | None:
+    """When a thread started, in clock ticks since boot (proc_pid_stat(5)); None if it is gone."""
+    try:
+        with open(f"/proc/{tid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[19])
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+def _has_to_act(notification: Notification) -> bool:
+    """Tell whether the held thread has a signal to take, or its process is being stopped.
+
+    A held thread does neither by itself: only fatal signals end its wait (seccomp_unotify(2)).
+    """
+    try:
+        status = _status(f"/proc/{notification.tid}/status")
+        pending, blocked = int(status["SigPnd"], 16) | int(status["ShdPnd"], 16), int(status["SigBlk"], 16)
+        if pending & ~blocked & ~int(status["SigIgn"], 16):
+            return True
+        tasks = f"/proc/{status['Tgid']}/task"
+        return any(_status(f"{tasks}/{other}/status")["State"].startswith("T") for other in os.listdir(tasks))
+    except (OSError, KeyError, ValueError):
+        return False
+
+
+def _status(path: str) -> dict[str, str]:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)

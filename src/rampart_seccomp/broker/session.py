@@ -20,7 +20,8 @@ from rampart_seccomp.broker.denials import Decided, Denial, bounded
 from rampart_seccomp.broker.judge import Judge, Judgement
 from rampart_seccomp.broker.lineage import Lineage
 from rampart_seccomp.broker.pool import Pool
-from rampart_seccomp.broker.processes import describe
+from rampart_seccomp.broker.processes import describe, is_stopped
+from rampart_seccomp.broker.questions import Bounced
 from rampart_seccomp.broker.verifying import Verifying
 from rampart_seccomp.calls.call import CallChanged, Setting, Vigil, Withheld
 from rampart_seccomp.calls.decode import decode
@@ -43,6 +44,9 @@ _KEPT = 10_000
 
 _LAST_WORDS = 5.0
 """Seconds that the end of a session waits for calls still at work."""
+
+_NUDGE = 0.2
+"""Seconds between two looks at a launcher that may have been stopped along with its command."""
 
 _RETRIES = 16
 """How often a call is decoded again because names changed beneath it."""
@@ -79,6 +83,7 @@ class Session:
         self._settled = threading.Event()
         self._error: BaseException | None = None
         self._launcher = -1
+        self._launcher_stopped = False
         self._orphaned = False
         self._wake, self._woken = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._sending = threading.Lock()
@@ -202,10 +207,7 @@ class Session:
     def _wake_launcher(self) -> None:
         """A launcher that was stopped along with its command hears no order."""
         if self._launcher >= 0:
-            try:
-                signal.pidfd_send_signal(self._launcher, signal.SIGCONT)
-            except OSError:
-                return
+            lib.rs_nudge(self._launcher)  # it may be gone, which is met elsewhere
 
     def _send(self, message: protocol.Message, fd: int | None) -> None:
         """Send a message to the launcher, which reads them as long as it lives and is not stopped."""
@@ -215,6 +217,19 @@ class Session:
                 self._control.send(packet, socket.MSG_DONTWAIT)
             else:
                 socket.send_fds(self._control, [packet], [fd], socket.MSG_DONTWAIT)
+
+    def _nudge_launcher(self) -> None:
+        """Continue a launcher that was stopped along with its command: it has execs to see to."""
+        if self._listener is not None and is_stopped(self._listener.launcher):
+            self._wake_launcher()
+
+    def _look_after_launcher(self) -> None:
+        """Continue a stopped launcher that is needed, or whose command was continued without it."""
+        assert self._listener is not None
+        self._launcher_stopped = self._launcher_stopped and is_stopped(self._listener.launcher)
+        needed = self._verifying is not None and self._verifying.busy
+        if needed or (self._launcher_stopped and not is_stopped(self.command_pid or 0)):
+            self._nudge_launcher()
 
     def _hand_over(self) -> bool:
         """Receive the listener and let the command go; False if the session was closed first."""
@@ -232,6 +247,7 @@ class Session:
                 "the launcher cannot confine signals to the tree, and the filter relies on it",
                 hint="start the broker outside of other sandboxes, or as the user who started them",
             )
+        self._judge.questions.bounce = self._bounce
         self._launcher = os.pidfd_open(taken.listener.launcher)
         self._setting.adopters.add(taken.listener.launcher)
         self._lineage = self._judge.lineage = Lineage(taken.command_pid, self._setting.adopters)
@@ -240,6 +256,7 @@ class Session:
             self._pool.lending,
             self._lineage,
             self._note_tampering,
+            self._nudge_launcher,
             degraded=self._broker.degraded(Operation.EXEC),
         )
         self._control.send(protocol.encode(protocol.Go()))
@@ -257,7 +274,11 @@ class Session:
                 poll.register(self._control, select.POLLIN)
             if listener_there:
                 poll.register(self._listener, select.POLLIN)
-            for fd, happened in poll.poll():
+            busy = self._launcher_stopped or (self._verifying is not None and self._verifying.busy)
+            ready = poll.poll(_NUDGE * 1000 if busy else None)
+            if not ready:
+                self._look_after_launcher()
+            for fd, happened in ready:
                 if fd == self._wake:
                     return
                 if fd == self._control.fileno():
@@ -279,6 +300,8 @@ class Session:
         message = protocol.decode(packet) if packet else None
         if isinstance(message, protocol.Started):
             self._settled.set()
+        elif isinstance(message, protocol.Stopping):
+            self._launcher_stopped = True
         elif isinstance(message, protocol.Traced | protocol.Executed):
             if self._verifying is not None:
                 self._verifying.hear(message)
@@ -310,11 +333,14 @@ class Session:
 
     def _handle(self, notification: Notification) -> None:
         """Answer one call. Whatever goes wrong in here is a denial."""
+        bounced = False
         try:
             if self._orphaned:
                 _kill(notification)
                 return
             self._answer(notification)
+        except Bounced:
+            bounced = True
         except TargetGone:
             self._give_up(notification)
         except BaseException:
@@ -322,6 +348,8 @@ class Session:
             self._give_up(notification)
         finally:
             notification.close()
+            if not bounced:
+                self._judge.questions.over(notification)
             with self._quiet:
                 self._at_work -= 1
                 self._quiet.notify_all()
@@ -341,6 +369,9 @@ class Session:
                 raise
             error = failure.errno or errno.EACCES
         notification.deny(error)
+
+    def _bounce(self, notification: Notification) -> bool:
+        return self._verifying is not None and self._verifying.bounce(notification)
 
     def _decide(self, notification: Notification, began: int) -> bool:
         with decode(notification, self._setting) as call:

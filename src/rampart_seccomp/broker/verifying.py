@@ -12,13 +12,20 @@ from contextlib import AbstractContextManager
 import attrs
 
 from rampart_seccomp.broker.lineage import Lineage, Standing
-from rampart_seccomp.calls.starting import ExecCall
+from rampart_seccomp.calls.notification import Notification
+from rampart_seccomp.calls.starting import ExecCall, Expected
 from rampart_seccomp.errors import ExecUnverifiable, TargetGone
 from rampart_seccomp.events import Program
 from rampart_seccomp.launch import protocol
 from rampart_seccomp.policy.clean import clean
 
 __all__ = ["Flight", "Verifying"]
+
+_ERESTARTSYS, _ERESTARTNOINTR = 512, 513  # include/linux/errno.h
+_INTERRUPTIBLE = frozenset(
+    ["open", "openat", "openat2", "creat", "truncate", "connect", "sendto", "sendmsg", "sendmmsg"]
+)
+"""Calls whose programs know EINTR, for handlers without SA_RESTART."""
 
 _REFUSED = (errno.EPERM, errno.EACCES, errno.ENOSYS)
 _LOOK = 0.1
@@ -30,20 +37,25 @@ class Flight:
     """One exec on its way.
 
     Attributes:
-        call: What was decided.
-        tgid: Process that executes.
+        call: What was decided; None for a thread that is to stop and make its call again.
+        notification: The held call.
         was: What it was before; None if that is not known.
         cookie: Tells it apart.
         error: Why it cannot be traced; 0 if it is; None while that is not known.
         withdrawn: It was not let go after all.
     """
 
-    call: ExecCall
-    tgid: int
+    call: ExecCall | None
+    notification: Notification
     cookie: int
     was: Standing | None = None
     error: int | None = None
     withdrawn: bool = False
+
+    @property
+    def tgid(self) -> int:
+        """Process of the thread."""
+        return self.notification.tgid
 
 
 class Verifying:
@@ -56,6 +68,7 @@ class Verifying:
         lend: Entered while a thread waits, so that others can take its place.
         lineage: Who is who; learns what was executed before the process goes on.
         tampered: Told of a process that was killed, since it had become something else than was decided.
+        nudge: Continues a launcher that was stopped along with its command: others of the tree wait for it.
         degraded: Whether execs may go on unverified where ptrace(2) is refused.
     """
 
@@ -65,6 +78,7 @@ class Verifying:
         lend: Callable[[], AbstractContextManager[None]],
         lineage: Lineage,
         tampered: Callable[[ExecCall], None],
+        nudge: Callable[[], None],
         *,
         degraded: bool,
     ) -> None:
@@ -72,6 +86,7 @@ class Verifying:
         self._lend = lend
         self._lineage = lineage
         self._tampered = tampered
+        self.nudge = nudge
         self._degraded = degraded
         self._cookies = itertools.count(1)
         self._flights: dict[int, Flight] = {}
@@ -94,7 +109,7 @@ class Verifying:
         try:
             # Nobody else can execute anything in this process now.
             flight.was = self._lineage.standing(flight.tgid)
-            self._trace(flight)
+            self._trace(flight, call.expected)
             if flight.error != 0:
                 self._lineage.lost(flight.tgid)
             call.enforced = "verified" if flight.error == 0 else "unverified"
@@ -106,6 +121,39 @@ class Verifying:
             raise
         if flight.error != 0:
             self._end(flight, None)
+
+    def bounce(self, notification: Notification) -> bool:
+        """Have a held call made again, once its thread has taken signals and stops; it is then answered.
+
+        The kernel makes a call again that fails with ERESTARTNOINTR, or, unless a handler wants EINTR, with
+        ERESTARTSYS (signal(7)), but only on the way past a signal or a stop: without one, the number would be
+        the program's. So the thread is made to stop first.
+
+        Returns:
+            False if that is not possible at the moment, or at all; the call then waits on.
+
+        Raises:
+            TargetGone: Nobody waits for the answer any more.
+        """
+        flight = Flight(None, notification, next(self._cookies))
+        with self._changed:
+            if self.refused or flight.tgid in self._flights:
+                return False
+            self._flights[flight.tgid] = self._by_cookie[flight.cookie] = flight
+        try:
+            self._send(protocol.Halt(notification.tid, flight.tgid, flight.cookie), None)
+            self._wait_traced(flight)
+            if flight.error == 0:
+                interruptible = notification.syscall in _INTERRUPTIBLE
+                notification.deny(_ERESTARTSYS if interruptible else _ERESTARTNOINTR)
+                return True
+        except BaseException:
+            self._withdraw(flight)
+            raise
+        if flight.error in _REFUSED:
+            self.refused = True
+        self._end(flight, None)
+        return False
 
     def hear(self, message: protocol.Traced | protocol.Executed) -> None:
         """Take what the launcher says."""
@@ -120,6 +168,11 @@ class Verifying:
                     return
         self._end(flight, message if isinstance(message, protocol.Executed) else None)
 
+    @property
+    def busy(self) -> bool:
+        """True while the launcher has something to do or to say."""
+        return bool(self._flights)
+
     def close(self) -> None:
         """The launcher is gone: nothing is verified any more, so nothing is let go."""
         with self._changed:
@@ -128,7 +181,7 @@ class Verifying:
 
     def _enter(self, call: ExecCall) -> Flight:
         notification = call.notification
-        flight = Flight(call, notification.tgid, next(self._cookies))
+        flight = Flight(call, notification, next(self._cookies))
         with self._changed:
             if flight.tgid in self._flights:
                 with self._lend():
@@ -141,12 +194,12 @@ class Verifying:
         while not condition():
             if self._closed:
                 raise OSError(errno.EACCES, "the launcher is gone")
-            self._changed.wait(_LOOK)
+            if not self._changed.wait(_LOOK):
+                self.nudge()
             ensure_valid()
 
-    def _trace(self, flight: Flight) -> None:
-        expected = flight.call.expected
-        notification = flight.call.notification
+    def _trace(self, flight: Flight, expected: Expected) -> None:
+        notification = flight.notification
         order = protocol.Trace(
             tid=notification.tid,
             tgid=flight.tgid,
@@ -162,8 +215,7 @@ class Verifying:
             self._send(order, file)
         finally:
             os.close(file)
-        with self._lend(), self._changed:
-            self._wait(lambda: flight.error is not None, notification.ensure_valid)
+        self._wait_traced(flight)
         if flight.error in _REFUSED:
             self.refused = True
             if not self._degraded:
@@ -173,6 +225,10 @@ class Verifying:
         elif flight.error:
             raise OSError(flight.error, os.strerror(flight.error))
 
+    def _wait_traced(self, flight: Flight) -> None:
+        with self._lend(), self._changed:
+            self._wait(lambda: flight.error is not None, flight.notification.ensure_valid)
+
     def _withdraw(self, flight: Flight) -> None:
         """The exec does not take place. What is traced is reported once more, which ends the flight."""
         with self._changed:
@@ -180,7 +236,7 @@ class Verifying:
             failed = bool(flight.error)
         if not failed:
             try:
-                self._send(protocol.Release(flight.call.notification.tid, flight.cookie), None)
+                self._send(protocol.Release(flight.notification.tid, flight.cookie), None)
                 return
             except OSError:
                 pass  # the launcher is gone, and what it traced with it
@@ -188,9 +244,9 @@ class Verifying:
 
     def _end(self, flight: Flight, executed: protocol.Executed | None) -> None:
         outcome = None if executed is None else executed.outcome
-        if executed is not None and outcome is protocol.Outcome.COMMITTED:
-            self._committed(flight, executed)
-        elif outcome is protocol.Outcome.TAMPERED and not flight.withdrawn:
+        if executed is not None and outcome is protocol.Outcome.COMMITTED and flight.call is not None:
+            self._committed(flight, flight.call, executed)
+        elif outcome is protocol.Outcome.TAMPERED and not flight.withdrawn and flight.call is not None:
             self._tampered(flight.call)
         with self._changed:
             self._by_cookie.pop(flight.cookie, None)
@@ -198,8 +254,7 @@ class Verifying:
                 del self._flights[flight.tgid]
             self._changed.notify_all()
 
-    def _committed(self, flight: Flight, executed: protocol.Executed) -> None:
-        call = flight.call
+    def _committed(self, flight: Flight, call: ExecCall, executed: protocol.Executed) -> None:
         path, argv = call.program
         expected = call.expected
         variables = expected.environment.split(b"\0")[:-1]

@@ -76,9 +76,8 @@ class Process(asyncio.subprocess.Process):
     def _signal(self, sig: int, *, tree: bool) -> None:
         if self.returncode is not None:
             raise ProcessLookupError
-        # A launcher that stopped with its command does not read orders. It passes SIGCONT on by itself.
-        if sig != signal.SIGCONT:
-            self.session.signal(sig, tree=tree)
+        self.session.signal(sig, tree=tree)
+        # A launcher that stopped with its command does not read orders.
         if sig in (signal.SIGCONT, signal.SIGKILL):
             self._launcher.send_signal(signal.SIGCONT)
 

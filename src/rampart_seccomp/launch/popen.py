@@ -195,9 +195,8 @@ class Popen(subprocess.Popen[AnyStr]):
     def _signal(self, sig: int, *, tree: bool) -> None:
         if self.poll() is not None:
             return
-        # A launcher that stopped with its command does not read orders. It passes SIGCONT on by itself.
-        if sig != signal.SIGCONT:
-            self.session.signal(sig, tree=tree)
+        self.session.signal(sig, tree=tree)
+        # A launcher that stopped with its command does not read orders.
         if sig in (signal.SIGCONT, signal.SIGKILL):
             super().send_signal(signal.SIGCONT)
 

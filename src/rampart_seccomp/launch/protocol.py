@@ -16,6 +16,7 @@ __all__ = [
     "Failed",
     "File",
     "Go",
+    "Halt",
     "Listener",
     "Message",
     "Outcome",
@@ -25,6 +26,7 @@ __all__ = [
     "Start",
     "StartFlag",
     "Started",
+    "Stopping",
     "Trace",
     "Traced",
     "decode",
@@ -181,6 +183,22 @@ class Started:
 
 
 @attrs.frozen
+class Stopping:
+    """The command was stopped by job control, and the launcher is about to stop likewise."""
+
+    layout: ClassVar[struct.Struct] = struct.Struct("=I")
+    type: ClassVar[int] = 21
+
+    def pack(self) -> bytes:
+        return self.layout.pack(self.type)
+
+    @classmethod
+    def unpack(cls, packet: bytes) -> Stopping:
+        cls.layout.unpack(packet)
+        return cls()
+
+
+@attrs.frozen
 class Failed:
     """The command was never run; `errno` says why, and the launcher ends."""
 
@@ -284,6 +302,25 @@ class Release:
 
 
 @attrs.frozen
+class Halt:
+    """Have a thread stop once on its way out of the call it waits in."""
+
+    layout: ClassVar[struct.Struct] = struct.Struct("=IIIIQ")
+    type: ClassVar[int] = 6
+    tid: int
+    tgid: int
+    cookie: int
+
+    def pack(self) -> bytes:
+        return self.layout.pack(self.type, self.tid, self.tgid, 0, self.cookie)
+
+    @classmethod
+    def unpack(cls, packet: bytes) -> Halt:
+        _, tid, tgid, _, cookie = cls.layout.unpack(packet)
+        return cls(tid, tgid, cookie)
+
+
+@attrs.frozen
 class Traced:
     """The thread will stop at the commit of its exec, if `errno` is 0."""
 
@@ -346,8 +383,10 @@ class Executed:
         return cls(Outcome(outcome), cookie, pid, start_time, children)
 
 
-_KINDS = (Start, Go, Signal, Trace, Release, Listener, Started, Failed, Traced, Executed)
-Message = Start | Go | Signal | Trace | Release | Listener | Started | Failed | Traced | Executed
+_KINDS = (Start, Go, Signal, Trace, Release, Halt, Listener, Started, Failed, Traced, Executed, Stopping)
+Message = (
+    Start | Go | Signal | Trace | Release | Halt | Listener | Started | Failed | Traced | Executed | Stopping
+)
 _BY_TYPE: dict[int, type[Message]] = {kind.type: kind for kind in _KINDS}
 
 
