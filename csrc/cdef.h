@@ -94,6 +94,8 @@ int rs_utimens(const struct rs_identity *as, int pin, const int64_t *times);
 int rs_setxattr(const struct rs_identity *as, int pin, const char *name, const char *value, size_t size,
                 int flags);
 int rs_removexattr(const struct rs_identity *as, int pin, const char *name);
+int64_t rs_getxattr(const struct rs_identity *as, int pin, const char *name, char *value, size_t size);
+int64_t rs_listxattr(const struct rs_identity *as, int pin, char *list, size_t size);
 
 /* sockets.c */
 int rs_connect(const struct rs_identity *as, int fd, const char *address, size_t size);

@@ -180,3 +180,24 @@ int rs_removexattr(const struct rs_identity *as, int pin, const char *name)
         return -EPERM;
     return rs_result(removexattr(rs_fd_path(pin).text, name));
 }
+
+/*
+ * Read an attribute of a pinned object, of a symbolic link its own; returns its length. `size` 0 asks for the
+ * length alone, as in getxattr(2). -ERANGE: it is longer; -ENODATA: there is none.
+ *
+ * The walk ends at what the magic link leads to: a link that is pinned is not followed further.
+ */
+int64_t rs_getxattr(const struct rs_identity *as, int pin, const char *name, char *value, size_t size)
+{
+    ACT_AS(as);
+    ssize_t length = getxattr(rs_fd_path(pin).text, name, value, size);
+    return length < 0 ? -(int64_t)errno : length;
+}
+
+/* List the names of attributes, each with its NUL; otherwise as rs_getxattr. */
+int64_t rs_listxattr(const struct rs_identity *as, int pin, char *list, size_t size)
+{
+    ACT_AS(as);
+    ssize_t length = listxattr(rs_fd_path(pin).text, list, size);
+    return length < 0 ? -(int64_t)errno : length;
+}

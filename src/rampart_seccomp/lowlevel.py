@@ -21,6 +21,7 @@ from rampart_seccomp.calls.notification import AT_FDCWD, Listener, Notification
 from rampart_seccomp.calls.pins import Pin
 from rampart_seccomp.kernel.filter import load_filter
 from rampart_seccomp.kernel.probes import signal_scope
+from rampart_seccomp.kernel.traps import Traps
 from rampart_seccomp.launch import protocol
 from rampart_seccomp.launch.handover import accept, offer
 
@@ -36,6 +37,7 @@ __all__ = [
     "Refusal",
     "Renaming",
     "Setting",
+    "Traps",
     "Vigil",
     "Withheld",
     "decode",
@@ -58,7 +60,7 @@ def launched(argv: Sequence[str | bytes]) -> Iterator[tuple[Listener, subprocess
     Raises:
         OSError, TargetUnreadable, KernelSupportError: It could not be started.
     """
-    given = offer(load_filter(scoped=signal_scope()).program, argv)
+    given = offer(load_filter(Traps(scoped=signal_scope())).program, argv)
     with given.control:
         process = subprocess.Popen(given.argv, pass_fds=[given.theirs.fileno()])
         given.theirs.close()

@@ -153,6 +153,7 @@ class Setting:
         lend: Entered while a thread waits for an answer, so that others can take its place.
         verifier: Lets execs go on; None: they go on unverified.
         adopters: Processes that adopt orphans (PR_SET_CHILD_SUBREAPER): not all their children are their own.
+        features: Families of calls that the policy in force opens, though the tree's filter may refuse them.
     """
 
     names: threading.Lock = attrs.field(factory=threading.Lock)
@@ -161,6 +162,7 @@ class Setting:
     sockets: TreeSockets = attrs.field(factory=TreeSockets)
     verifier: Verifier | None = None
     adopters: set[int] = attrs.field(factory=set)
+    features: frozenset[str] = frozenset()
 
 
 @attrs.define(eq=False)

@@ -6,10 +6,21 @@ import errno
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from rampart_seccomp.calls import metadata, naming, netlink, opening, processes, sending, sockets, starting
+from rampart_seccomp.calls import (
+    attributes,
+    metadata,
+    naming,
+    netlink,
+    opening,
+    processes,
+    sending,
+    sockets,
+    starting,
+)
 from rampart_seccomp.calls.call import Call, Refusal, Setting
 from rampart_seccomp.calls.notification import Notification
-from rampart_seccomp.kernel.syscalls import Disposition, classify
+from rampart_seccomp.kernel.syscalls import Disposition, classify, feature_of
+from rampart_seccomp.kernel.traps import Traps
 
 __all__ = ["DECODERS", "decode"]
 
@@ -21,6 +32,7 @@ DECODERS: Mapping[str, Callable[[Notification, Setting], Call]] = MappingProxyTy
         "creat": opening.creat,
         **naming.DECODERS,
         **metadata.DECODERS,
+        **attributes.DECODERS,
         **processes.DECODERS,
         "execve": starting.execve,
         "execveat": starting.execveat,
@@ -35,8 +47,22 @@ DECODERS: Mapping[str, Callable[[Notification, Setting], Call]] = MappingProxyTy
 )
 
 
+_ALL = Traps(scoped=False)
+"""What the strictest of all filters holds."""
+
+
 class RefusedCall(Call):
     """A call that the syscall table refuses, whatever its arguments point to."""
+
+
+class FeaturedCall(Call):
+    """A call that the filter of this tree refuses and the policy, which has changed since, opens as a feature."""
+
+    enforced = "continued"
+
+    def perform(self) -> None:
+        """Let the kernel run it: its number alone decides, so it does not matter what its memory becomes."""
+        self.notification.allow()
 
 
 def decode(notification: Notification, setting: Setting | None = None) -> Call:
@@ -54,12 +80,16 @@ def decode(notification: Notification, setting: Setting | None = None) -> Call:
         TargetGone: Nobody waits for the answer any more.
     """
     shared = setting if setting is not None else Setting()
-    # The stricter table has all that either filter refuses.
-    classified = classify(notification.number, notification.args, scoped=False)
+    classified = classify(notification.number, notification.args, _ALL)
     decoder = DECODERS.get(notification.syscall)
     if decoder is not None and classified.disposition is not Disposition.REFUSED:
         return decoder(notification, shared)
+    feature = feature_of(notification.syscall)
+    if feature is not None and feature in shared.features:
+        return FeaturedCall(notification, shared)
     # Only refused calls come here otherwise; should another ever do, it is refused as well.
     refused = classified.disposition is Disposition.REFUSED and classified.errno
-    refusal = Refusal(f"{notification.syscall} is not available in here", refused or errno.ENOSYS)
-    return RefusedCall(notification, shared, refusal=refusal)
+    reason = f"{notification.syscall} is not available in here"
+    if feature is not None:
+        reason = f"{notification.syscall} needs `features: [{feature}]`"
+    return RefusedCall(notification, shared, refusal=Refusal(reason, refused or errno.ENOSYS))

@@ -15,7 +15,7 @@ from rampart_seccomp.calls.pins import Pin
 from rampart_seccomp.calls.shim import checked, ffi, lib
 from rampart_seccomp.events import FileEvent, Operation
 
-__all__ = ["DECODERS"]
+__all__ = ["DECODERS", "attribute_name", "descriptor"]
 
 _AT_SYMLINK_NOFOLLOW = 0x100
 _AT_EMPTY_PATH = 0x1000
@@ -75,7 +75,7 @@ def _by_path(
         with call.decoding():
             call.act = prepare(notification)
             if args[path_at] == 0 and notification.syscall in ("utimensat", "futimesat"):
-                return _finish(call, call.hold(_descriptor(notification, dirfd)), operation)
+                return _finish(call, call.hold(descriptor(notification, dirfd)), operation)
             path = notification.read_path(path_at)
             if not path and flags & _AT_EMPTY_PATH:
                 pin = notification.pin_fd(dirfd)
@@ -92,13 +92,13 @@ def _by_fd(prepare: Prepare) -> Decoder:
         call = MetadataCall(notification, setting)
         with call.decoding():
             call.act = prepare(notification)
-            pin = call.hold(_descriptor(notification, int32(notification.args[0])))
+            pin = call.hold(descriptor(notification, int32(notification.args[0])))
             return _finish(call, pin, Operation.METADATA)
 
     return decode
 
 
-def _descriptor(notification: Notification, fd: int) -> Pin:
+def descriptor(notification: Notification, fd: int) -> Pin:
     """Pin what an open descriptor refers to; EBADF for a bad one and for O_PATH, as bare."""
     if fd < 0:
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
@@ -153,7 +153,8 @@ def _times(times_at: int, layout: str, scale: int) -> Prepare:
     return prepare
 
 
-def _attribute_name(notification: Notification) -> bytes:
+def attribute_name(notification: Notification) -> bytes:
+    """Copy the name that the second argument points to; ERANGE for an empty or too long one (xattr(7))."""
     try:
         name = notification.read_string(notification.args[1], _XATTR_NAME_MAX + 1)
     except OSError as error:
@@ -166,7 +167,7 @@ def _attribute_name(notification: Notification) -> bytes:
 
 
 def _set_attribute(notification: Notification) -> Action:
-    name = _attribute_name(notification)
+    name = attribute_name(notification)
     _, _, address, size, flags = notification.args[:5]
     if size > _XATTR_SIZE_MAX:
         raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
@@ -177,7 +178,7 @@ def _set_attribute(notification: Notification) -> Action:
 
 
 def _remove_attribute(notification: Notification) -> Action:
-    name = _attribute_name(notification)
+    name = attribute_name(notification)
     return lambda held, pin: lib.rs_removexattr(held.identity, pin.object, name)
 
 

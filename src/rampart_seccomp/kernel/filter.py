@@ -24,6 +24,7 @@ import attrs
 from rampart_seccomp.errors import FilterError, LibraryMissing
 from rampart_seccomp.kernel import bpf, entries, ioctls, libseccomp, proof, sockets, syscalls
 from rampart_seccomp.kernel.entries import Classified, Disposition, Match, Syscall
+from rampart_seccomp.kernel.traps import STRICTEST, Traps
 
 __all__ = ["Filter", "build_filter", "cache_directories", "load_filter"]
 
@@ -89,11 +90,11 @@ def _rules(entry: Syscall) -> Iterator[tuple[int, tuple[Match, ...]]]:
             yield otherwise, (rest,)
 
 
-def build_filter(scoped: bool = True) -> bytes:
+def build_filter(traps: Traps = STRICTEST) -> bytes:
     """Build the filter for this machine and check it.
 
     Args:
-        scoped: Whether the kernel confines signals to the tree; if not, the filter asks about them.
+        traps: What the filter is for, as for `syscalls.table`.
 
     Returns:
         An array of ``struct sock_filter``, native endian.
@@ -107,7 +108,7 @@ def build_filter(scoped: bool = True) -> bytes:
     made = library.SyscallFilter(absent)
     made.set_attr(library.Attr.ACT_BADARCH, library.KILL_PROCESS)
     made.set_attr(library.Attr.CTL_OPTIMIZE, 2)
-    for number, entry in sorted(syscalls.by_number(scoped).items()):
+    for number, entry in sorted(syscalls.by_number(traps).items()):
         if entry.disposition is Disposition.ABSENT:
             continue
         for action, matches in _rules(entry):
@@ -122,7 +123,7 @@ def build_filter(scoped: bool = True) -> bytes:
         made.export_bpf(file)
         file.seek(0)
         program = file.read()
-    proof.verify(program, scoped)
+    proof.verify(program, traps)
     return program
 
 
@@ -142,9 +143,9 @@ def cache_directories() -> list[bytes]:
     return list(dict.fromkeys(found))
 
 
-def _key(scoped: bool) -> str:
+def _key(traps: Traps) -> str:
     """Give the SHA-256, in hex, of all that a filter depends on: table, library, machine and this code."""
-    digest = hashlib.sha256(f"{syscalls.fingerprint(scoped)} {libseccomp.version()}\n".encode())
+    digest = hashlib.sha256(f"{syscalls.fingerprint(traps)} {libseccomp.version()}\n".encode())
     modules = (bpf, entries, ioctls, libseccomp, proof, sockets, syscalls)
     for path in (__file__, *(module.__file__ for module in modules)):
         with open(str(path), "rb") as source:
@@ -182,7 +183,7 @@ def _sealed(key: str, program: bytes) -> bytes:
     return _MAGIC + hashlib.sha256(key.encode() + program).hexdigest().encode() + b"\n" + program
 
 
-def _read(directory: int, name: str, key: str, scoped: bool) -> bytes | None:
+def _read(directory: int, name: str, key: str, traps: Traps) -> bytes | None:
     """Read a cached program; None if there is none, or it is not whole, not ours, stale or wrong."""
     try:
         file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
@@ -196,7 +197,7 @@ def _read(directory: int, name: str, key: str, scoped: bool) -> bytes | None:
     if content != _sealed(key, program):
         return None
     try:
-        proof.verify(program, scoped)
+        proof.verify(program, traps)
     except FilterError:
         return None
     return program
@@ -233,15 +234,14 @@ def _prune(directory: int) -> None:
             continue  # somebody else was faster, or it is no file
 
 
-def load_filter(scoped: bool = True) -> Filter:
+def load_filter(traps: Traps = STRICTEST) -> Filter:
     """Take the filter for this machine from the cache, or build and cache it.
 
     A cached file is looked at only if it and its directory belong to the effective user and are closed to all
     others, and is used only if it is proven to do what the table says; otherwise the filter is built again.
 
     Args:
-        scoped: Whether the kernel confines signals to the tree (`probes.signal_scope`); if not, the filter
-            asks about them.
+        traps: What the filter is for, as for `syscalls.table`.
 
     Raises:
         LibraryMissing: libseccomp is not installed.
@@ -250,13 +250,13 @@ def load_filter(scoped: bool = True) -> Filter:
     """
     directory = _open_directory(cache_directories()[0])
     if directory is None:
-        return Filter(build_filter(scoped))
+        return Filter(build_filter(traps))
     try:
-        key = _key(scoped)
+        key = _key(traps)
         name = f"{key[:32]}.bpf"
-        program = _read(directory, name, key, scoped)
+        program = _read(directory, name, key, traps)
         if program is None:
-            program = build_filter(scoped)
+            program = build_filter(traps)
             _write(directory, name, _sealed(key, program))
             _prune(directory)
         return Filter(program)

@@ -6,14 +6,15 @@ import errno
 import itertools
 from collections.abc import Iterable, Iterator
 
-from rampart_seccomp.kernel.syscalls import Disposition, Syscall, table
+from rampart_seccomp.kernel.syscalls import FEATURES, Disposition, Syscall, table
+from rampart_seccomp.kernel.traps import Traps
 
 __all__ = ["page"]
 
 _MEANING = {
     Disposition.FREE: "The kernel carries these out; the broker never hears of them.",
     Disposition.MEDIATED: "These are held until the policy has decided.",
-    Disposition.REFUSED: "These fail with the errno given, whatever the policy says, and are recorded.",
+    Disposition.REFUSED: "These fail with the errno given, whatever the rules say, and are recorded.",
     Disposition.ABSENT: "These fail with `ENOSYS`, as on a kernel without them, and are not recorded.",
 }
 _INTRODUCTION = """# System calls
@@ -28,6 +29,14 @@ _UNSCOPED = """## Without Landlock's signal scope
 
 On kernels before Linux 6.12 nothing confines the signals of a tree to it. There these are held or refused,
 too:
+"""
+_READABLE = """## Under a policy that restricts no `read`
+
+Where every file may be read, these are free:
+"""
+_FEATURE = """## With `features: [{}]`
+
+These are free:
 """
 
 
@@ -54,8 +63,11 @@ def page() -> str:
     for disposition, meaning in _MEANING.items():
         parts.append(f"## {disposition.value.capitalize()}\n\n{meaning}\n")
         parts += _listed(entry for entry in table().values() if entry.disposition is disposition)
-    parts.append(_UNSCOPED)
-    parts += _listed(entry for name, entry in table(scoped=False).items() if entry != table()[name])
+    variants = [(_UNSCOPED, Traps(scoped=False)), (_READABLE, Traps(restricted=()))]
+    variants += [(_FEATURE.format(name), Traps(features={name})) for name in FEATURES]
+    for heading, traps in variants:
+        parts.append(heading)
+        parts += _listed(entry for name, entry in table(traps).items() if entry != table()[name])
     return "\n".join(parts)
 
 

@@ -20,6 +20,7 @@ from rampart_seccomp.kernel.bpf import Program, decode, holds, returned
 from rampart_seccomp.kernel.entries import INT, Case, Classified, Disposition, Match, Syscall
 from rampart_seccomp.kernel.libseccomp import architecture
 from rampart_seccomp.kernel.syscalls import by_number, classify, name_of
+from rampart_seccomp.kernel.traps import STRICTEST, Traps
 
 __all__ = ["verify"]
 
@@ -183,7 +184,7 @@ def _prove(program: Program, start: _Known, what: str, entry: Syscall | None, ot
                 )
 
 
-def verify(program: bytes, scoped: bool = True) -> None:
+def verify(program: bytes, traps: Traps = STRICTEST) -> None:
     """Prove that a program does on every call what the table says, and kills calls of other architectures.
 
     A call whose entry has no cases must be settled without a look at the arguments, so that the kernel can
@@ -192,20 +193,20 @@ def verify(program: bytes, scoped: bool = True) -> None:
 
     Args:
         program: Array of ``struct sock_filter``, native endian.
-        scoped: As for `syscalls.table`.
+        traps: As for `syscalls.table`.
 
     Raises:
         FilterError: The program is malformed, or does something else than `classify` says; names the call.
     """
     decoded = decode(program)
-    table = by_number(scoped)
+    table = by_number(traps)
     native = architecture().audit
     beyond = [INT, INT - 1, 0x80000000, 0x7FFFFFFF, 0xBFFFFFFF, 0x40000000, 0x3FFFFFFF]
     numbers = [*range(max(1024, max(table) + 65)), *beyond, *(0x40000000 | nr for nr in range(1024))]
     for nr in numbers:
         entry = table.get(nr)
         if entry is None:
-            otherwise = classify(nr, (0,) * 6, scoped)
+            otherwise = classify(nr, (0,) * 6, traps)
         else:
             number = errno.ENOSYS if entry.disposition is Disposition.ABSENT else entry.errno
             otherwise = Classified(entry.disposition, number)

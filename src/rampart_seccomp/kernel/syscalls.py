@@ -30,8 +30,10 @@ from rampart_seccomp.kernel.entries import (
     refused,
 )
 from rampart_seccomp.kernel.libseccomp import architecture, number_of
+from rampart_seccomp.kernel.traps import STRICTEST, Traps
 
 __all__ = [
+    "FEATURES",
     "Case",
     "Classified",
     "Disposition",
@@ -39,6 +41,7 @@ __all__ = [
     "Syscall",
     "by_number",
     "classify",
+    "feature_of",
     "fingerprint",
     "name_of",
     "table",
@@ -61,6 +64,12 @@ _AF_UNIX = 1
 _WHO_PROCESS, _WHO_USER = 0, 2  # of PRIO_*; IOPRIO_WHO_* is one more
 _F_SETOWN, _F_SETOWN_EX = 8, 15
 
+_ATTRIBUTE_READS = "getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr"
+_IPC = """
+    shmget shmat shmctl shmdt semget semop semtimedop semctl msgget msgsnd msgrcv msgctl
+    mq_open mq_unlink mq_timedsend mq_timedreceive mq_notify mq_getsetattr
+"""
+
 _FREE_CALLS = [
     *_all(
         """
@@ -78,7 +87,7 @@ _FREE_CALLS = [
         """
         stat lstat fstat newfstatat statx access faccessat faccessat2 readlink readlinkat getcwd chdir fchdir
         statfs fstatfs ustat sysfs inotify_init inotify_init1 inotify_add_watch inotify_rm_watch
-        getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr statmount listmount
+        statmount listmount
         """,
         FREE,
         note="shows names and attributes, never contents; what is opened later is judged by where it then is",
@@ -133,14 +142,6 @@ _FREE_CALLS = [
         FREE,
     ),
     *_all(
-        """
-        shmget shmat shmctl shmdt semget semop semtimedop semctl msgget msgsnd msgrcv msgctl
-        mq_open mq_unlink mq_timedsend mq_timedreceive mq_notify mq_getsetattr
-        """,
-        FREE,
-        note="reaches objects of the same user outside of the tree; the threat model says so",
-    ),
-    *_all(
         "accept accept4 recvfrom recvmsg recvmmsg shutdown getsockname getpeername getsockopt",
         FREE,
         note="acts on a socket whose connect, bind or listen was decided",
@@ -171,6 +172,7 @@ _MEDIATED_CALLS = [
         """,
         MEDIATED,
     ),
+    *_all(_ATTRIBUTE_READS, MEDIATED, note="reads what is kept with a file"),
     *_all(
         "fchmod fchown fsetxattr fremovexattr",
         MEDIATED,
@@ -228,6 +230,13 @@ _REFUSED_CALLS = [
         REFUSED,
         errno.EPERM,
         note="concerns the whole machine",
+    ),
+    *_all(
+        _IPC,
+        REFUSED,
+        # As on a kernel without it. PostgreSQL, for one, takes EACCES for a key in use and tries the next, for ever.
+        errno.ENOSYS,
+        note="reaches objects of the same user outside of the tree, which have no path to judge them by",
     ),
 ]
 
@@ -358,6 +367,28 @@ _UNSCOPED_CALLS = [
     ),
 ]
 
+# What is free where the policy restricts no read.
+_ATTRIBUTE_CALLS = _all(
+    _ATTRIBUTE_READS,
+    FREE,
+    note="reads what is kept with a file, and every file may be read",
+)
+
+_FEATURE_CALLS: Mapping[str, list[Syscall]] = {
+    "sysv-ipc": _all(
+        _IPC,
+        FREE,
+        note="System V IPC and POSIX message queues, those of the same user outside of the tree included",
+    ),
+}
+
+FEATURES: Mapping[str, frozenset[str]] = MappingProxyType(
+    {name: frozenset(entry.name for entry in entries) for name, entries in _FEATURE_CALLS.items()}
+)
+"""Families of calls that a policy opens by name, and the calls."""
+
+_FEATURE_OF = {call: feature for feature, calls in FEATURES.items() for call in calls}
+
 # From 424 on a call has the same number on every architecture (asm-generic/unistd.h).
 _COMMON_FIRST = 424
 _COMMON = """
@@ -372,28 +403,30 @@ _OWN = {"x86_64": {"uretprobe": 335, "uprobe": 336}}
 
 
 @functools.cache
-def table(scoped: bool = True) -> Mapping[str, Syscall]:
+def table(traps: Traps = STRICTEST) -> Mapping[str, Syscall]:
     """Give the whole table by name, for all architectures.
 
     Args:
-        scoped: Whether the kernel confines signals to the tree (Landlock's signal scope). If not, more is
-            mediated or refused; nothing is less so.
+        traps: What differs between filters; what is not opened there is mediated or refused.
     """
     entries = [*_FREE_CALLS, *_MEDIATED_CALLS, *_REFUSED_CALLS, *_DEPENDING_CALLS, *_ABSENT_CALLS]
     named = {entry.name: entry for entry in entries}
     if len(named) != len(entries):
         raise AssertionError("a system call stands in the table twice")
-    if not scoped:
-        named |= {entry.name: entry for entry in _UNSCOPED_CALLS}
-    return MappingProxyType(named)
+    other = [] if traps.scoped else [*_UNSCOPED_CALLS]
+    if not traps.attributes:
+        other += _ATTRIBUTE_CALLS
+    for feature in traps.features:
+        other += _FEATURE_CALLS[feature]
+    return MappingProxyType(named | {entry.name: entry for entry in other})
 
 
 @functools.cache
-def by_number(scoped: bool = True) -> Mapping[int, Syscall]:
+def by_number(traps: Traps = STRICTEST) -> Mapping[int, Syscall]:
     """Give the table by the numbers of this machine; calls that it does not have are left out.
 
     Args:
-        scoped: As for `table`.
+        traps: As for `table`.
 
     Raises:
         LibraryMissing: libseccomp, which knows the numbers, is not installed.
@@ -402,7 +435,7 @@ def by_number(scoped: bool = True) -> Mapping[int, Syscall]:
     newer = {name: _COMMON_FIRST + index for index, name in enumerate(_COMMON.split())}
     newer |= _OWN.get(architecture().name, {})
     numbered = {}
-    for name, entry in table(scoped).items():
+    for name, entry in table(traps).items():
         number = number_of(name)
         if number is None:
             number = newer.get(name)
@@ -417,18 +450,23 @@ def name_of(nr: int) -> str:
     return entry.name if entry else f"syscall_{nr}"
 
 
-def classify(nr: int, args: Sequence[int], scoped: bool = True) -> Classified:
+def feature_of(call: str) -> str | None:
+    """Name the feature that opens a call; None if none does."""
+    return _FEATURE_OF.get(call)
+
+
+def classify(nr: int, args: Sequence[int], traps: Traps = STRICTEST) -> Classified:
     """Say what has to become of a native call: the specification that the filter is checked against.
 
     Args:
         nr: Number, as ``seccomp_data.nr`` has it; the lower 32 bits count.
         args: The six argument registers, unsigned.
-        scoped: As for `table`.
+        traps: As for `table`.
     """
     nr &= INT
     if architecture().x32 and nr >= 0x40000000 and nr != INT:
         return Classified(KILLED, None)
-    entry = by_number(scoped).get(nr)
+    entry = by_number(traps).get(nr)
     if entry is None:
         return Classified(ABSENT, errno.ENOSYS)
     for case in entry.cases:
@@ -438,10 +476,10 @@ def classify(nr: int, args: Sequence[int], scoped: bool = True) -> Classified:
 
 
 @functools.cache
-def fingerprint(scoped: bool = True) -> str:
+def fingerprint(traps: Traps = STRICTEST) -> str:
     """Give the SHA-256, in hex, of all that the filter for this machine depends on in the table."""
     digest = hashlib.sha256(architecture().name.encode())
-    for number, entry in sorted(by_number(scoped).items()):
+    for number, entry in sorted(by_number(traps).items()):
         cases = [(case.matches, case.disposition.value, case.errno) for case in entry.cases]
         line = (number, entry.name, entry.disposition.value, entry.errno, cases)
         digest.update(f"{line!r}\n".encode())

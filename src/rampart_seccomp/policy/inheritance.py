@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import TypeVar
 
 import attrs
@@ -35,12 +35,12 @@ def unite(own: Draft, bases: Sequence[tuple[Extension, Draft]]) -> Draft:
     united = Draft(file=own.file, version=own.version, tests=own.tests, lines=own.lines)
     rules: dict[str, Rule] = {}
     for extension, base in bases:
-        for rule in _amended(own.file, extension, base.rules):
+        for rule in _amended(own.file, extension, base):
             first = rules.setdefault(rule.name, rule)
             # The same rule may come twice, by two ways.
             if first != rule or first.place != rule.place:
                 raise _twice(own.file, extension.target, rule, first)
-        _add(united, base)
+        _add(united, base, {place.text for place in extension.without})
     for index, rule in enumerate(own.rules):
         first = rules.setdefault(rule.name, rule)
         if first is not rule:
@@ -51,25 +51,34 @@ def unite(own: Draft, bases: Sequence[tuple[Extension, Draft]]) -> Draft:
     return united
 
 
-def _add(united: Draft, nearer: Draft) -> None:
+def _add(united: Draft, nearer: Draft, without: Collection[str] = ()) -> None:
     united.default.update(nearer.default)
     united.places.update(nearer.places)
     united.audit = united.audit if nearer.audit is None else nearer.audit
     united.grants = _distinct(united.grants, nearer.grants)
     united.drop = _distinct(united.drop, nearer.drop)
     united.pass_ = _distinct(united.pass_, nearer.pass_)
+    united.features = _distinct(united.features, [name for name in nearer.features if name not in without])
 
 
 def _distinct(first: list[T], more: list[T]) -> list[T]:
     return list(dict.fromkeys((*first, *more)))
 
 
-def _amended(file: str, extension: Extension, rules: Iterable[Rule]) -> list[Rule]:
+def _amended(file: str, extension: Extension, base: Draft) -> list[Rule]:
     """Give the inherited rules as the extending file wants them."""
-    found = {rule.name: rule for rule in rules}
+    found = {rule.name: rule for rule in base.rules}
     names = tuple(found)
     for place in extension.without:
-        _known(file, place, names)
+        _known(file, place, (*names, *base.features))
+        if place.text in names and place.text in base.features:
+            raise PolicyError(
+                f"{place.text!r} is a rule and a feature of what is extended",
+                file=file,
+                line=place.line,
+                key=place.key,
+                hint="give the rule another name",
+            )
         found.pop(place.text, None)
     for place, patterns in extension.excepts:
         _known(file, place, names)

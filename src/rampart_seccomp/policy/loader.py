@@ -200,6 +200,7 @@ def _build(draft: Draft, source: str, files: list[str]) -> Policy:
             default={str(operation): verdict for operation, verdict in draft.default.items()},
             grants=draft.grants,
             environment=Environment(drop=draft.drop, pass_=draft.pass_),
+            features=draft.features,
             tests=draft.tests,
             audit="all" if draft.audit is None else draft.audit,
             source=source,

@@ -14,6 +14,7 @@ import attrs
 from rampart_seccomp.errors import PolicyError
 from rampart_seccomp.events import Address, Operation
 from rampart_seccomp.policy.environment import Environment
+from rampart_seccomp.policy.features import to_features
 from rampart_seccomp.policy.grants import Grant
 from rampart_seccomp.policy.rules import KINDS, Decide, PolicyTest, Rule
 from rampart_seccomp.policy.terms import VERDICTS, to_operations
@@ -84,6 +85,7 @@ class Policy:
         default: The verdict of each operation when no rule speaks; ``write`` may stand for its four.
         grants: What is allowed although a rule asks.
         environment: Which variables a command starts with.
+        features: Families of system calls that are opened by name, such as ``sysv-ipc``; none if not given.
         tests: What was written under ``tests:``; it held when the policy was loaded.
         audit: ``all`` or ``denials``: what is recorded.
         version: 1.
@@ -96,6 +98,7 @@ class Policy:
     default: Mapping[Operation, str] = attrs.field(factory=dict, converter=_defaults, hash=False)
     grants: tuple[Grant, ...] = attrs.field(default=(), converter=_grants)
     environment: Environment = attrs.field(factory=Environment)
+    features: frozenset[str] = attrs.field(default=frozenset(), converter=to_features)
     tests: tuple[PolicyTest, ...] = attrs.field(default=(), converter=_tests)
     audit: str = attrs.field(default="all", validator=_audit)
     version: int = attrs.field(default=1, validator=_version)
@@ -198,6 +201,7 @@ class Policy:
             "registered": [_content(rule) for rule in self._registered],
             "grants": [_content(grant) for grant in self.grants],
             "environment": attrs.asdict(self.environment),
+            "features": sorted(self.features),
             "tests": [_content(test) for test in self.tests],
             "audit": self.audit,
         }

@@ -74,6 +74,11 @@ class Stack:
         return StackedEnvironment(tuple(layer.environment for layer in self.layers))
 
     @property
+    def features(self) -> frozenset[str]:
+        """The features that every layer has."""
+        return frozenset.intersection(*(layer.features for layer in self.layers))
+
+    @property
     def audit(self) -> str:
         """``all`` if one of the layers wants everything recorded, else ``denials``."""
         return "all" if any(layer.audit == "all" for layer in self.layers) else "denials"

@@ -15,6 +15,7 @@ import attrs
 from rampart_seccomp.errors import PolicyError
 from rampart_seccomp.events import Operation
 from rampart_seccomp.policy.document import Items, Node, Pairs
+from rampart_seccomp.policy.features import check_feature
 from rampart_seccomp.policy.grants import Grant
 from rampart_seccomp.policy.rules import KINDS, PolicyTest, Rule
 from rampart_seccomp.policy.terms import VERDICTS, to_errno, to_operations, to_seconds
@@ -22,9 +23,8 @@ from rampart_seccomp.policy.walking import Walker
 
 __all__ = ["RULE", "RULE_LATER", "TOP", "TOP_LATER", "Draft", "Extension", "Place", "Structure"]
 
-TOP = ("version", "extends", "default", "rules", "grants", "environment", "tests", "audit")
+TOP = ("version", "extends", "default", "features", "rules", "grants", "environment", "tests", "audit")
 TOP_LATER: Mapping[str, str | None] = {
-    "features": None,
     "limits": None,
     "linger": None,
     "names": None,
@@ -56,7 +56,7 @@ class Extension:
     Attributes:
         target: What is extended: the name of a profile, or a file as named.
         is_file: Which of the two.
-        without: Names of rules that are left out.
+        without: Names of rules and features that are left out.
         excepts: For names of rules, what they are silent about from here on.
     """
 
@@ -75,6 +75,7 @@ class Draft:
         default: The operations that it names.
         audit: None if the file does not say.
         drop, pass_: Patterns of its ``environment``.
+        features: The features that it opens.
         places: Line of each key path that an error may be about.
     """
 
@@ -86,6 +87,7 @@ class Draft:
     grants: list[Grant] = attrs.Factory(list)
     drop: list[str] = attrs.Factory(list)
     pass_: list[str] = attrs.Factory(list)
+    features: list[str] = attrs.Factory(list)
     tests: list[PolicyTest] = attrs.Factory(list)
     audit: Any = None
     places: dict[str, str] = attrs.Factory(dict)
@@ -111,6 +113,8 @@ class Structure(Walker):
         draft.rules = self.items(keys.get("rules"), "rules", self._rule)
         self._unique(draft.rules)
         draft.grants = self.grants(keys.get("grants"), "grants")
+        if "features" in keys:
+            draft.features = self.texts(keys["features"], "features", check_feature, empty="leave it out")
         if "environment" in keys:
             self._environment(keys["environment"], draft)
         draft.tests = self.items(keys.get("tests"), "tests", self._test)

@@ -54,6 +54,8 @@ def _lines(policy: Policy) -> Iterator[str]:
     if default:
         yield "default:"
         yield from (f"  {key}: {verdict}" for key, verdict in default.items())
+    if policy.features:
+        yield f"features: [{', '.join(sorted(policy.features))}]"
     if policy.audit != "all":
         yield f"audit: {policy.audit}"
     if policy.environment.drop:
