@@ -136,7 +136,7 @@ def allow_all() -> Any:
     """The policy that restricts nothing."""
     import rampart_seccomp as rampart
 
-    return rampart.Policy(rules=[rampart.allow(list(EVERYTHING), name="everything")])
+    return rampart.Policy(rules=[rampart.allow(list(EVERYTHING), name="everything")], features=["sysv-ipc"])
 
 
 @pytest.fixture
@@ -150,7 +150,8 @@ def deny_rule() -> Callable[..., Any]:
             rules=[
                 rampart.allow(list(EVERYTHING), name="everything"),
                 rampart.deny(chosen, name="secret", **conditions),
-            ]
+            ],
+            features=["sysv-ipc"],
         )
 
     return make

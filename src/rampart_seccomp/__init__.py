@@ -11,8 +11,8 @@ print(done.returncode, done.denials)
 
 from typing import TYPE_CHECKING, Any
 
-from rampart_seccomp.broker import Broker, Decided, Denial, Session, Wrapped
-from rampart_seccomp.errors import RampartError
+from rampart_seccomp.broker import Broker, Decided, Denial, Granted, Session, Wrapped
+from rampart_seccomp.errors import NotEnforceable, RampartError
 from rampart_seccomp.events import (
     ConnectEvent,
     Event,
@@ -47,7 +47,9 @@ __all__ = [
     "ExecEvent",
     "FileEvent",
     "Grant",
+    "Granted",
     "ListenEvent",
+    "NotEnforceable",
     "Operation",
     "Policy",
     "Popen",

@@ -18,6 +18,7 @@ __all__ = [
     "LauncherMissing",
     "LibraryMissing",
     "ListenerBusy",
+    "NotEnforceable",
     "PolicyError",
     "RampartError",
     "SyscallError",
@@ -161,6 +162,41 @@ class BrokerClosed(RampartError, RuntimeError):
 
     def __init__(self) -> None:
         super().__init__("the broker is closed (make a new one; a broker is not reopened)")
+
+
+class NotEnforceable(RampartError, RuntimeError):
+    """A running tree does not ask about what a new policy restricts; nothing was changed.
+
+    Args:
+        restriction: What restricts it, in words, with its place.
+        rule: Name of the rule; None where it is no rule.
+        key: Key of the policy otherwise, such as ``default.read`` or ``features``.
+        operation: The operation that is restricted, or the feature that the policy lacks.
+        lacking: What the tree does without asking.
+        pid: The command of the tree; None if it has not started yet.
+    """
+
+    def __init__(
+        self,
+        restriction: str,
+        *,
+        rule: str | None,
+        key: str | None,
+        operation: str,
+        lacking: str,
+        pid: int | None,
+    ) -> None:
+        self.restriction = restriction
+        self.rule = rule
+        self.key = key
+        self.operation = operation
+        self.lacking = lacking
+        self.pid = pid
+        tree = "a tree that starts just now" if pid is None else f"the running tree of process {pid}"
+        super().__init__(
+            f"{restriction} cannot be enforced on {tree}: it was launched so that {lacking} "
+            f"(end it first, or launch trees by Broker(may_restrict=[{operation!r}]))"
+        )
 
 
 class AuditError(RampartError, OSError):

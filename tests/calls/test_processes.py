@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from rampart_seccomp.broker import broker as brokers
@@ -140,7 +141,7 @@ def test_without_a_signal_scope_the_broker_keeps_signals_within_the_tree(
     assert {reached[name] for name in KEPT_IN} == {"ok"}, "the control: nothing confines signals now"
 
     project.audit = project.audit.with_name("second.jsonl")
-    monkeypatch.setattr(brokers, "load_filter", lambda *_, **__: load_filter(scoped=False))
+    monkeypatch.setattr(brokers, "load_filter", lambda traps: load_filter(attrs.evolve(traps, scoped=False)))
     answers, denied = act(project, allow_all, outside, "everybody")
     assert {name: answers[name] for name in SENT} == SENT
     refused = (*KEPT_IN, "own outside", "signal everybody")

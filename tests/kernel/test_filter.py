@@ -16,6 +16,7 @@ from rampart_seccomp.errors import FilterError, LibraryMissing
 from rampart_seccomp.kernel import filter as filters
 from rampart_seccomp.kernel import libseccomp
 from rampart_seccomp.kernel.bpf import decode
+from rampart_seccomp.kernel.traps import STRICTEST, Traps
 
 SOURCE = Path(filters.__file__).parents[2]
 OWN = b"/h/.cache/rampart-seccomp"
@@ -28,7 +29,7 @@ class Builds:
         self.program = program
         self.count = 0
 
-    def __call__(self, scoped: bool = True) -> bytes:
+    def __call__(self, traps: Traps = STRICTEST) -> bytes:
         self.count += 1
         return self.program
 
@@ -144,19 +145,22 @@ def test_a_wrong_filter_with_the_right_checksum_is_built_again(cache: Path, buil
     """Whoever could write into the cache cannot have another filter used: it is proven again at each load."""
     right = filters.load_filter()
     everything_allowed = struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000)
-    cached(cache).write_bytes(filters._sealed(filters._key(True), everything_allowed))
+    cached(cache).write_bytes(filters._sealed(filters._key(STRICTEST), everything_allowed))
     assert filters.load_filter() == right
-    cached(cache).write_bytes(filters._sealed(filters._key(True), filters.build_filter(False)))
+    cached(cache).write_bytes(
+        filters._sealed(filters._key(STRICTEST), filters.build_filter(Traps(scoped=False)))
+    )
     assert filters.load_filter() == right
     assert builds.count == 3
 
 
 def test_each_kind_of_filter_has_its_own_file(cache: Path) -> None:
-    """The filter for kernels without a signal scope is another one, and neither is taken for the other."""
-    scoped, unscoped = filters.load_filter(), filters.load_filter(scoped=False)
-    assert scoped.fingerprint != unscoped.fingerprint
-    assert (filters.load_filter(), filters.load_filter(scoped=False)) == (scoped, unscoped)
-    assert len(list(cache.iterdir())) == 2
+    """Filters that hold different calls are kept apart, and none is taken for another."""
+    kinds = [Traps(), Traps(scoped=False), Traps(restricted=()), Traps(features={"sysv-ipc"})]
+    made = [filters.load_filter(traps) for traps in kinds]
+    assert len({each.fingerprint for each in made}) == len(kinds)
+    assert [filters.load_filter(traps) for traps in kinds] == made
+    assert len(list(cache.iterdir())) == len(kinds)
 
 
 def test_files_of_old_versions_go_after_a_month(cache: Path, builds: Builds) -> None:

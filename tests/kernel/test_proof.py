@@ -16,11 +16,14 @@ from rampart_seccomp.kernel.entries import INT, LONG
 from rampart_seccomp.kernel.filter import build_filter
 from rampart_seccomp.kernel.libseccomp import architecture
 from rampart_seccomp.kernel.proof import verify
-from rampart_seccomp.kernel.syscalls import Match, by_number, classify
+from rampart_seccomp.kernel.syscalls import FEATURES, Match, by_number, classify
+from rampart_seccomp.kernel.traps import STRICTEST, Traps
 
-PROGRAMS = {scoped: build_filter(scoped) for scoped in (True, False)}
-DECODED = {scoped: bpf.decode(program) for scoped, program in PROGRAMS.items()}
-TABLE = by_number(False)  # the one with more cases
+UNSCOPED = Traps(scoped=False)
+LAXEST = Traps(features=FEATURES, restricted=())
+PROGRAMS = {traps: build_filter(traps) for traps in (STRICTEST, UNSCOPED, LAXEST)}
+DECODED = {traps: bpf.decode(program) for traps, program in PROGRAMS.items()}
+TABLE = by_number(UNSCOPED)  # the one with more cases
 
 registers = st.one_of(
     st.sampled_from(
@@ -37,25 +40,26 @@ numbers = st.one_of(
 )
 
 
-@given(scoped=st.booleans(), nr=numbers, args=st.tuples(*[registers] * 6))
-def test_the_filter_does_what_the_table_says(scoped: bool, nr: int, args: tuple[int, ...]) -> None:
+@given(traps=st.sampled_from(list(PROGRAMS)), nr=numbers, args=st.tuples(*[registers] * 6))
+def test_the_filter_does_what_the_table_says(traps: Traps, nr: int, args: tuple[int, ...]) -> None:
     """On any number and any arguments the exported program returns what the table asks for."""
-    assert bpf.run(DECODED[scoped], nr, args) == bpf.returned(classify(nr, args, scoped))
+    assert bpf.run(DECODED[traps], nr, args) == bpf.returned(classify(nr, args, traps))
 
 
-@pytest.mark.parametrize("scoped", [True, False])
-def test_the_real_filter_verifies(scoped: bool) -> None:
-    """What libseccomp makes of the table passes, and not as the filter of the other table."""
-    verify(PROGRAMS[scoped], scoped)
-    with pytest.raises(FilterError):
-        verify(PROGRAMS[scoped], not scoped)
+@pytest.mark.parametrize("traps", PROGRAMS)
+def test_the_real_filter_verifies(traps: Traps) -> None:
+    """What libseccomp makes of the table passes, and not as the filter of another table."""
+    verify(PROGRAMS[traps], traps)
+    for other in PROGRAMS.keys() - {traps}:
+        with pytest.raises(FilterError):
+            verify(PROGRAMS[traps], other)
 
 
-def borders(scoped: bool) -> Iterator[tuple[int, tuple[int, ...]]]:
+def borders(traps: Traps) -> Iterator[tuple[int, tuple[int, ...]]]:
     """Give calls in each case of the table, and just beside it."""
     for nr in (*range(1024), INT, 0x40000000):
         yield nr, (0,) * 6
-    for nr, entry in by_number(scoped).items():
+    for nr, entry in by_number(traps).items():
         for case in entry.cases:
             for background in (0, LONG):
                 args = [background] * 6
@@ -81,7 +85,7 @@ WAYS: dict[str, tuple[int, Callable[[Raw], Raw]]] = {
 
 def mutants(way: str, count: int | None) -> list[bytes]:
     """Give programs that are wrong in one instruction, spread over the program; None: all there are."""
-    instructions = disassemble(PROGRAMS[True])
+    instructions = disassemble(PROGRAMS[STRICTEST])
     opcode, change = WAYS[way]
     sites = [at for at, instruction in enumerate(instructions) if instruction[0] == opcode]
     step = 1 if count is None else max(1, len(sites) // count)
@@ -93,7 +97,7 @@ def mutants(way: str, count: int | None) -> list[bytes]:
 
 def survivors(way: str, count: int | None) -> tuple[int, int]:
     """Count the mutants, and those that pass; what passes must do the same as the right program."""
-    calls = list(borders(True))
+    calls = list(borders(STRICTEST))
     made, passed = mutants(way, count), 0
     for mutant in made:
         try:
@@ -133,7 +137,7 @@ def test_a_single_exception_among_all_arguments_is_caught() -> None:
         (RETURN, 0, 0, bpf.ALLOW),
     )
     with pytest.raises(FilterError, match=r"openat.*0xdecafbad\) returns 0x7fff0000"):
-        verify(assemble(*backdoor) + PROGRAMS[True])
+        verify(assemble(*backdoor) + PROGRAMS[STRICTEST])
 
 
 def test_the_error_names_call_and_arguments() -> None:
@@ -146,19 +150,19 @@ def test_the_error_names_call_and_arguments() -> None:
 def test_a_needless_look_at_arguments_is_caught() -> None:
     """Calls without cases must be settled by number alone, so that the kernel can cache the answer."""
     with pytest.raises(FilterError, match="looked at"):
-        verify(assemble((LOAD, 0, 0, 16)) + PROGRAMS[True])
+        verify(assemble((LOAD, 0, 0, 16)) + PROGRAMS[STRICTEST])
 
 
 def test_what_cannot_be_proven_is_refused() -> None:
     """A comparison of arguments by order, which libseccomp is known to get wrong, and too many paths."""
     by_order = ((LOAD, 0, 0, 16), (GREATER, 0, 0, 5))
     with pytest.raises(FilterError, match="something else than equality"):
-        verify(assemble(*by_order) + PROGRAMS[True])
+        verify(assemble(*by_order) + PROGRAMS[STRICTEST])
     many = [step for bit in range(32) for step in ((LOAD, 0, 0, 24), (AND, 0, 0, 1 << bit), (EQUAL, 0, 0, 0))]
     ioctl = next(number for number, entry in TABLE.items() if entry.name == "ioctl")
     many = [(LOAD, 0, 0, 0), (EQUAL, 0, len(many), ioctl), *many]
     with pytest.raises(FilterError, match="too many paths"):
-        verify(assemble(*many) + PROGRAMS[True])
+        verify(assemble(*many) + PROGRAMS[STRICTEST])
 
 
 @pytest.mark.parametrize("number", [0x40000003, 0xC00000B7, 0xC000003E, 0, 0xFFFFFFFF])
@@ -166,14 +170,14 @@ def test_foreign_architectures_are_killed(number: int) -> None:
     """Only calls of the native architecture get past the first instructions."""
     if number == architecture().audit:
         pytest.skip("the native one")
-    assert bpf.run(DECODED[True], 0, (0,) * 6, number) == bpf.KILL_PROCESS
+    assert bpf.run(DECODED[STRICTEST], 0, (0,) * 6, number) == bpf.KILL_PROCESS
 
 
 def test_a_filter_that_spares_a_foreign_architecture_is_caught() -> None:
     """All architectures but the native one must be killed, whichever is let through."""
     spared = ((LOAD, 0, 0, 4), (EQUAL, 0, 1, 0x40000003), (RETURN, 0, 0, bpf.ALLOW))
     with pytest.raises(FilterError, match="another architecture"):
-        verify(assemble(*spared) + PROGRAMS[True])
+        verify(assemble(*spared) + PROGRAMS[STRICTEST])
 
 
 def test_conditions_lie_within_their_masks() -> None:

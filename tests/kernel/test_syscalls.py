@@ -11,21 +11,27 @@ from typing import Any
 import pyseccomp
 import pytest
 
+from rampart_seccomp.events import Operation
 from rampart_seccomp.kernel.libseccomp import architecture, number_of
 from rampart_seccomp.kernel.syscalls import (
+    FEATURES,
     Classified,
     Disposition,
     by_number,
     classify,
+    feature_of,
     fingerprint,
     name_of,
     table,
 )
+from rampart_seccomp.kernel.traps import STRICTEST, Traps
+from rampart_seccomp.policy import features
 
 HEADERS = sorted(Path("/usr/include").glob("**/asm/unistd_64.h"))
 FREE = Classified(Disposition.FREE, None)
 MEDIATED = Classified(Disposition.MEDIATED, None)
 ABSENT = Classified(Disposition.ABSENT, errno.ENOSYS)
+UNSCOPED = Traps(scoped=False)
 
 
 def refused(number: int) -> Classified:
@@ -110,7 +116,7 @@ def test_entries_answer_completely() -> None:
 MEDIATED_NAMES = """
     openat2 truncate unlinkat renameat2 linkat symlinkat mkdirat mknodat fchmodat fchmodat2 fchownat
     utimensat setxattr lsetxattr removexattr lremovexattr fchmod fchown fsetxattr fremovexattr execve
-    execveat connect bind listen sendmsg sendmmsg
+    execveat connect bind listen sendmsg sendmmsg getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr
 """.split()  # noqa: SIM905
 LEGACY_NAMES = """
     creat unlink rmdir rename renameat link symlink mkdir mknod chmod chown lchown utime utimes futimesat
@@ -146,6 +152,7 @@ def test_legacy_twins_are_mediated_too(name: str) -> None:
             (name, errno.EPERM)
             for name in ("chroot", "open_by_handle_at", "kcmp", "process_madvise", "reboot")
         ),
+        *((name, errno.ENOSYS) for name in ("shmget", "semget", "semop", "msgget", "msgrcv", "mq_open")),
         ("name_to_handle_at", errno.EOPNOTSUPP),
         ("landlock_restrict_self", errno.EOPNOTSUPP),
     ],
@@ -303,9 +310,39 @@ def test_signals_are_mediated_where_the_kernel_does_not_confine_them(
     name, *args = call
     arguments = (*args, *(0,) * (6 - len(args)))
     number = by_number_of(name)
-    assert (classify(number, arguments), classify(number, arguments, False)) == (scoped, unscoped)
-    different = {name for name in table() if table()[name] != table(False)[name]}
+    assert (classify(number, arguments), classify(number, arguments, UNSCOPED)) == (scoped, unscoped)
+    different = {name for name in table() if table()[name] != table(UNSCOPED)[name]}
     assert different == {*SIGNALLING, "fcntl", "ioctl"}
+
+
+def changed_by(traps: Traps) -> dict[str, Disposition]:
+    """Give what a table has otherwise than the strictest one."""
+    other = table(traps)
+    assert other.keys() == table().keys()
+    return {name: other[name].disposition for name in other if other[name] != table()[name]}
+
+
+def test_attributes_are_held_only_where_reading_may_be_restricted() -> None:
+    """Reading extended attributes is free under a policy that restricts no read, and nothing else is."""
+    calls = ("getxattr", "lgetxattr", "fgetxattr", "listxattr", "llistxattr", "flistxattr")
+    assert changed_by(Traps(restricted={Operation.CREATE})) == dict.fromkeys(calls, Disposition.FREE)
+    assert changed_by(Traps(restricted={Operation.READ, Operation.EXEC})) == {}
+    assert Traps(restricted=Operation) == STRICTEST
+    assert [Traps(restricted=few).cores for few in ((), {Operation.READ}, {Operation.CREATE})] == [
+        True,
+        True,
+        False,
+    ]
+
+
+def test_a_feature_opens_its_calls_and_no_others() -> None:
+    """What a policy opens by name is free then, for all arguments; the names are those of policies."""
+    assert tuple(FEATURES) == features.FEATURES
+    for name, calls in FEATURES.items():
+        assert changed_by(Traps(features={name})) == dict.fromkeys(calls, Disposition.FREE)
+        assert all(table(Traps(features={name}))[call].cases == () for call in calls)
+        assert {feature_of(call) for call in calls} == {name}
+    assert feature_of("mount") is None
 
 
 def test_the_fingerprint_is_that_of_the_content(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,5 +353,5 @@ def test_the_fingerprint_is_that_of_the_content(monkeypatch: pytest.MonkeyPatch)
     assert fingerprint.__wrapped__() == before
     changed = dict(by_number())
     changed[by_number_of("mount")] = table()["read"]
-    monkeypatch.setattr(syscalls, "by_number", lambda scoped: changed)
+    monkeypatch.setattr(syscalls, "by_number", lambda traps: changed)
     assert fingerprint.__wrapped__() != before

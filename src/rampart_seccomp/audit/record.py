@@ -11,7 +11,7 @@ from typing import Any
 from rampart_seccomp.audit.redact import redacted_argv
 from rampart_seccomp.events import ConnectEvent, Event, ExecEvent, FileEvent, ListenEvent, RefusedEvent
 
-__all__ = ["make_record"]
+__all__ = ["make_change", "make_record"]
 
 _ARGV_LIMIT = 64 * 1024
 """Characters of an argument vector that go on record; a process may have megabytes of them."""
@@ -73,6 +73,21 @@ def make_record(
             ancestry=[_text(image) for image in process.ancestry],
         )
     return record
+
+
+def make_change(kind: str, **fields: Any) -> dict[str, Any]:
+    """Return the record of a change to what decides; `AuditLog.write` adds its place in the log.
+
+    Args:
+        kind: ``policy``, ``grant`` or ``revocation``.
+        fields: What it is about.
+    """
+    return {
+        "record": kind,
+        "time": datetime.now(timezone.utc).isoformat(timespec="microseconds"),
+        "mono_ns": monotonic_ns(),
+        **fields,
+    }
 
 
 def _object(event: Event) -> dict[str, Any]:

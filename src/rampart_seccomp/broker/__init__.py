@@ -2,7 +2,8 @@
 
 from rampart_seccomp.broker.broker import Broker, Wrapped
 from rampart_seccomp.broker.denials import Decided, Denial
+from rampart_seccomp.broker.granting import Granted
 from rampart_seccomp.broker.questions import Approver
 from rampart_seccomp.broker.session import Session
 
-__all__ = ["Approver", "Broker", "Decided", "Denial", "Session", "Wrapped"]
+__all__ = ["Approver", "Broker", "Decided", "Denial", "Granted", "Session", "Wrapped"]

@@ -8,13 +8,15 @@ import socket
 import sys
 import threading
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import attrs
 
 from rampart_seccomp.broker.denials import Denial, shortened
+from rampart_seccomp.broker.enforcing import Prospect, ensure_enforceable, traps_for
+from rampart_seccomp.broker.granting import Granted, grants_for, overruled, with_grants
 from rampart_seccomp.broker.judge import Judge, Judgement
 from rampart_seccomp.broker.names import HostNames, nameservers
 from rampart_seccomp.broker.ownfiles import harness_code
@@ -23,10 +25,11 @@ from rampart_seccomp.broker.session import Session
 from rampart_seccomp.calls.shim import checked, lib
 from rampart_seccomp.errors import AuditError, BrokerClosed
 from rampart_seccomp.events import Operation
-from rampart_seccomp.kernel.filter import cache_directories, load_filter
+from rampart_seccomp.kernel.filter import Filter, cache_directories, load_filter
 from rampart_seccomp.kernel.probes import signal_scope
+from rampart_seccomp.kernel.traps import Traps
 from rampart_seccomp.launch.handover import offer
-from rampart_seccomp.policy import AnyPolicy
+from rampart_seccomp.policy import AnyMatcher, AnyPolicy
 
 if TYPE_CHECKING:
     from rampart_seccomp.audit import AuditLog
@@ -72,16 +75,22 @@ class Broker:
     """Judges the process trees of the commands it wraps; a context manager. Leaving it ends them.
 
     Args:
-        policy: What decides: a policy, or a stack of them.
+        policy: What decides: a policy, or a stack of them; `update` changes it.
         on_ask: Called with an event when a rule asks; answers with a verdict. None: such calls are denied.
         audit: Where to record: a path, or an open log.
         explain: Stream on which each distinct denial is told once.
         home: What ``~`` means in the policy; None for the home of the user who launches.
         allow_degraded: What may be enforced less than fully where the machine does not offer more: ``exec``,
             to go on without verification where ptrace(2) is refused.
+        may_restrict: Operations that a later policy may restrict, though this one does not, and features
+            that it may lack: trees are launched so that `update` can enforce that.
+
+    Attributes:
+        policy: The policy in force, without what `grant` adds.
 
     Raises:
-        ValueError: `allow_degraded` names something that is not known.
+        ValueError: ``allow_degraded`` names something that is not known.
+        PolicyError: ``may_restrict`` names what is neither operation nor feature.
         LibraryMissing, FilterError: The filter cannot be built.
         AuditError: The log cannot be opened.
     """
@@ -95,23 +104,29 @@ class Broker:
         explain: TextIO | None = None,
         home: bytes | None = None,
         allow_degraded: Iterable[str] = (),
+        may_restrict: str | Iterable[str] = (),
     ) -> None:
         self._degraded = frozenset({allow_degraded} if isinstance(allow_degraded, str) else allow_degraded)
         unknown = self._degraded - DEGRADABLE
         if unknown:
             raise ValueError(f"allow_degraded: {', '.join(sorted(unknown))} (what may be degraded is: exec)")
         self.policy = policy
+        self._prospect = Prospect.read(may_restrict)
         self._on_ask = on_ask
         self._explain = explain
         self._home = os.fsencode(os.path.expanduser("~")) if home is None else home
         self._pid = os.getpid()
         self._lock = threading.Lock()
-        self._sessions: set[Session] = set()
+        self._changing = threading.Lock()
+        self._sessions: dict[Session, bytes] = {}
+        self._granted: list[Granted] = []
+        self._files = dict.fromkeys(policy.files)
         self._closed = False
         self._told: set[tuple[str, str, str]] = set()
         self._audit_broken = False
         self._scoped = signal_scope()
-        self._filter = load_filter(scoped=self._scoped)
+        self._filters: dict[Traps, Filter] = {}
+        self._filter(self._traps(policy))
         checked(lib.rs_interrupt_prepare(), "rt_sigaction")
         self._own_audit = audit is not None and isinstance(audit, (str, bytes, os.PathLike))
         self._audit = _open_audit(audit, policy)
@@ -140,40 +155,205 @@ class Broker:
         arguments = list(argv)
         if not arguments:
             raise ValueError("there is no command to run")
-        where = os.fsencode(os.getcwdb() if directory is None else directory)
-        matcher = self.policy.matcher(
+        where = os.path.realpath(os.fsencode(os.getcwdb() if directory is None else directory))
+        name = os.fsencode(arguments[0] if program is None else program)
+        with self._changing:
+            policy = with_grants(self.policy, self._granted)
+            matcher = self._matcher(policy, where, self._files)
+            traps = self._traps(policy)
+            given = offer(
+                self._filter(traps).program,
+                arguments,
+                None if program is None else os.fsencode(program),
+                cores=traps.cores,
+                environment=policy.environment.patterns,
+            )
+            judge = Judge(matcher, self._names, self._on_ask)
+            with self._lock:
+                if self._closed:
+                    given.control.close()
+                    given.theirs.close()
+                    raise BrokerClosed
+                session = Session(self, judge, self._names_lock, given.control, name, traps, policy.features)
+                self._sessions[session] = where
+        return Wrapped(given.argv, (given.theirs.fileno(),), session, given.theirs)
+
+    def update(self, policy: AnyPolicy) -> None:
+        """Put another policy in force, for the trees that run and for those to come.
+
+        It takes effect at the next call of each tree; a question that somebody is being asked stays with the
+        policy that asked it. What is open stays open, and the environment of what runs stays as it is. Each
+        tree keeps its home and launch directory, and grants that are in force stay so.
+
+        Args:
+            policy: A policy, or a stack of them.
+
+        Raises:
+            NotEnforceable: A running tree was launched so that it does not ask about what this policy
+                restricts. Nothing was changed; see ``may_restrict``.
+            PolicyError: A grant in force is for a layer that this policy does not have. Nothing was changed.
+            FilterError, AuditError: The filter cannot be built, the change not recorded. Nothing was changed.
+            BrokerClosed: The broker was closed.
+        """
+        with self._changing:
+            self._ensure_enforceable(policy)
+            self._apply(
+                policy,
+                self._granted,
+                "policy",
+                policy=policy.source,
+                before=self.policy.fingerprint,
+                after=policy.fingerprint,
+            )
+
+    def grant(
+        self,
+        *,
+        read: Path | None = None,
+        create: Path | None = None,
+        modify: Path | None = None,
+        delete: Path | None = None,
+        metadata: Path | None = None,
+        write: Path | None = None,
+        exec: Sequence[str | bytes] | None = None,
+        path: Path | None = None,
+        connect: str | None = None,
+        listen: int | str | None = None,
+        seconds: float | None = None,
+        layer: int = -1,
+        by: str = "the harness",
+    ) -> Granted:
+        """Allow one exact thing for a while, though a rule asks about it or the default denies it.
+
+        As every grant, it never stands against a deny, nor answers another layer's question. One that has no
+        effect because of that is no error: `Granted.overruled` says what stands against it.
+
+        Args:
+            read, create, modify, delete, metadata, write: Real absolute path of a file; write is four grants.
+            exec: The whole argv, beside ``path``, the real absolute path of the image.
+            connect: ``name:port``, ``address:port``, ``unix:PATH`` or ``unix:@name``.
+            listen: A port, on every address, or ``address:port``.
+            seconds: How long; it ends then, whether or not anybody revokes it. None: until it is revoked.
+            layer: The layer of a stack whose questions it answers; the last one if not given.
+            by: Who grants it, for the record.
+
+        Returns:
+            What can be revoked; leaving it as a context manager does.
+
+        Raises:
+            PolicyError: It is not one exact thing, or there is no such layer.
+            ValueError: ``seconds`` is not more than 0.
+            AuditError: The grant cannot be recorded, so it is not given.
+            BrokerClosed: The broker was closed.
+        """
+        if seconds is not None and not 0 < seconds <= threading.TIMEOUT_MAX:
+            raise ValueError(f"seconds={seconds!r} is no time to come (None: until it is revoked)")
+        objects = {
+            "read": read,
+            "create": create,
+            "modify": modify,
+            "delete": delete,
+            "metadata": metadata,
+            "write": write,
+            "exec": exec,
+            "connect": connect,
+            "listen": listen,
+        }
+        granted = Granted(grants_for(objects, path, by), layer, seconds, self._revoke)
+        with self._changing:
+            self._ensure_enforceable(self.policy)
+            granted.start()
+            try:
+                matchers = self._apply(
+                    self.policy,
+                    [*self._granted, granted],
+                    "grant",
+                    **_told(granted),
+                    by=by,
+                    seconds=seconds,
+                )
+            except BaseException:
+                granted.cancel()
+                raise
+        found = (overruled(matcher, granted.grants) for matcher in matchers)
+        granted.overruled = next((text for text in found if text is not None), None)
+        return granted
+
+    def _revoke(self, granted: Granted) -> None:
+        if os.getpid() != self._pid:
+            return
+        with self._changing:
+            if granted not in self._granted or self._closed:
+                return
+            left = [each for each in self._granted if each is not granted]
+            try:
+                self._apply(self.policy, left, "revocation", **_told(granted))
+            except AuditError as failure:
+                self._audit_failed(failure)
+                self._apply(self.policy, left, None)
+
+    def _apply(
+        self, policy: AnyPolicy, granted: list[Granted], record: str | None, **fields: Any
+    ) -> list[AnyMatcher]:
+        """Put a policy with grants in force: everything is made first, and what comes then cannot fail.
+
+        To be called while nothing else changes.
+
+        Args:
+            policy: The policy.
+            granted: The grants.
+            record: Kind of the record of it; None for none.
+            fields: The record's.
+
+        Returns:
+            The policy bound to the place of each tree; to the working directory if there is none.
+        """
+        with self._lock:
+            if self._closed:
+                raise BrokerClosed
+            sessions = dict(self._sessions)
+        effective = with_grants(policy, granted)
+        self._filter(self._traps(effective))
+        files = self._files | dict.fromkeys(effective.files)
+        bound = {session: self._matcher(effective, where, files) for session, where in sessions.items()}
+        matchers = [*bound.values()] or [self._matcher(effective, _here(), files)]
+        names = self._names.changed(matchers[0].host_names)
+        if record is not None and self._audit is not None:
+            from rampart_seccomp.audit import make_change
+
+            self._audit.write(make_change(record, **fields))
+        self.policy, self._granted, self._files, self._names = policy, granted, files, names
+        self._records_allowed = self._audit is not None and policy.audit == "all"
+        for session, matcher in bound.items():
+            session.judge_under(matcher, names, effective.features)
+        return matchers
+
+    def _ensure_enforceable(self, policy: AnyPolicy) -> None:
+        with self._lock:
+            sessions = list(self._sessions)
+        for session in sessions:
+            ensure_enforceable(policy, session.traps, session.command_pid)
+
+    def _matcher(self, policy: AnyPolicy, directory: bytes, files: Iterable[str]) -> AnyMatcher:
+        """Bind a policy to a launch directory, with what no tree may touch, whatever the policy."""
+        protected = [*cache_directories(), *map(os.fsencode, files)]
+        if self._audit is not None:
+            protected += self._audit.paths
+        return policy.matcher(
             home=self._home,
-            directory=os.path.realpath(where),
-            protected=self._protected(),
+            directory=directory,
+            protected=protected,
             planted=harness_code(),
             resolvers=nameservers(),
         )
-        given = offer(
-            self._filter.program,
-            arguments,
-            None if program is None else os.fsencode(program),
-            # Only where any file may be created may a core dump.
-            cores=self.policy.unrestricted(Operation.CREATE),
-            environment=self.policy.environment.patterns,
-        )
-        name = os.fsencode(arguments[0] if program is None else program)
-        with self._lock:
-            if self._closed:
-                given.control.close()
-                given.theirs.close()
-                raise BrokerClosed
-            session = Session(
-                self, Judge(matcher, self._names, self._on_ask), self._names_lock, given.control, name
-            )
-            self._sessions.add(session)
-        return Wrapped(given.argv, (given.theirs.fileno(),), session, given.theirs)
 
-    def _protected(self) -> list[bytes]:
-        """What the trees must not touch, whatever the policy: our own files."""
-        found = [*cache_directories(), *map(os.fsencode, self.policy.files)]
-        if self._audit is not None:
-            found += self._audit.paths
-        return found
+    def _traps(self, policy: AnyPolicy) -> Traps:
+        return traps_for(policy, self._prospect, scoped=self._scoped)
+
+    def _filter(self, traps: Traps) -> Filter:
+        if traps not in self._filters:
+            self._filters[traps] = load_filter(traps)
+        return self._filters[traps]
 
     def close(self) -> None:
         """End all trees, write what is to be written, and judge nothing any more. May be called again."""
@@ -207,7 +387,7 @@ class Broker:
 
     def _forget(self, session: Session) -> None:
         with self._lock:
-            self._sessions.discard(session)
+            self._sessions.pop(session, None)
 
     def _denial(self, judgement: Judgement, suggestion: str | None) -> Denial:
         event = judgement.event
@@ -262,10 +442,13 @@ class Broker:
                 )
             )
         except AuditError as failure:
-            # What cannot be recorded does not happen: from here on everything is denied.
-            if not self._audit_broken:
-                self._audit_broken = True
-                self._report(f"rampart: everything is denied from here on: {failure}\n")
+            self._audit_failed(failure)
+
+    def _audit_failed(self, failure: AuditError) -> None:
+        """What cannot be recorded does not happen: from here on everything is denied."""
+        if not self._audit_broken:
+            self._audit_broken = True
+            self._report(f"rampart: everything is denied from here on: {failure}\n")
 
     def _report(self, text: str) -> None:
         """Tell of a failure of the broker itself."""
@@ -275,6 +458,29 @@ class Broker:
             stream.flush()
         except (OSError, ValueError, AttributeError):
             return
+
+
+def _here() -> bytes:
+    """The working directory; the root where that is gone."""
+    try:
+        return os.getcwdb()
+    except FileNotFoundError:
+        return b"/"
+
+
+def _told(granted: Granted) -> dict[str, Any]:
+    """Give what a record says about grants: the operations and the one object."""
+    first = granted.grants[0]
+    shown = first.object
+    if first.command is not None:
+        from rampart_seccomp.audit import redacted_argv
+
+        shown = " ".join(redacted_argv(first.command))
+    return {
+        "operation": " ".join(str(grant.operation) for grant in granted.grants),
+        "object": shown,
+        "layer": granted.layer,
+    }
 
 
 def _open_audit(audit: Path | AuditLog | None, policy: AnyPolicy) -> AuditLog | None:

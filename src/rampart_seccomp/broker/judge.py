@@ -67,6 +67,12 @@ class Judge:
         self.questions = Questions(on_ask)
         self._renaming = RenamingCheck(matcher)
 
+    def under(self, matcher: AnyMatcher, names: HostNames) -> Judge:
+        """Give the judge of the same tree under another policy; the questions that wait count on."""
+        judge = Judge(matcher, names, self._on_ask)
+        judge._places = self._places
+        return judge
+
     def judge(self, call: Call) -> list[Judgement]:
         """Judge every effect of a call.
 

@@ -6,7 +6,7 @@ import ipaddress
 import socket
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from rampart_seccomp.events import Address
 
@@ -21,18 +21,27 @@ class HostNames:
 
     Args:
         names: Lower case, no trailing dot.
+        known: Names of addresses from the start.
     """
 
     FRESH = 2.0
     """Seconds."""
 
-    def __init__(self, names: Iterable[str]) -> None:
+    def __init__(self, names: Iterable[str], known: Mapping[Address, frozenset[str]] | None = None) -> None:
         self._names = sorted(set(names))
-        self._known: dict[Address, frozenset[str]] = {}
+        self._known = dict(known or {})
         self._asked = float("-inf")
         self._lock = threading.Lock()
         if self._names:
             threading.Thread(target=self._resolve, name="rampart-names", daemon=True).start()
+
+    def changed(self, names: Iterable[str]) -> HostNames:
+        """Give what another policy names; an address stays that of the names that are still there."""
+        kept = frozenset(names)
+        if kept == frozenset(self._names):
+            return self
+        known = {address: found & kept for address, found in self._known.items() if found & kept}
+        return HostNames(kept, known)
 
     def names_of(self, address: Address) -> frozenset[str]:
         """Return the policy's names for an address; asks the resolver if there is none yet."""

@@ -19,6 +19,7 @@ import attrs
 from rampart_seccomp.broker.denials import Decided, Denial, bounded
 from rampart_seccomp.broker.judge import Judge, Judgement
 from rampart_seccomp.broker.lineage import Lineage
+from rampart_seccomp.broker.names import HostNames
 from rampart_seccomp.broker.pool import Pool
 from rampart_seccomp.broker.processes import describe, is_stopped
 from rampart_seccomp.broker.questions import Bounced
@@ -31,8 +32,10 @@ from rampart_seccomp.calls.starting import ExecCall
 from rampart_seccomp.errors import BrokerClosed, ExecUnverifiable, KernelSupportError, TargetGone
 from rampart_seccomp.events import Event, Operation, RefusedEvent
 from rampart_seccomp.kernel.probes import SCOPE_ABI
+from rampart_seccomp.kernel.traps import Traps
 from rampart_seccomp.launch import protocol
 from rampart_seccomp.launch.handover import accept, receive, start_error
+from rampart_seccomp.policy import AnyMatcher
 
 if TYPE_CHECKING:
     from rampart_seccomp.broker.broker import Broker
@@ -58,14 +61,23 @@ class Session:
     Attributes:
         command_pid: Pid of the command; None until its listener has arrived.
         scoped: True if the kernel confines signals of the tree to the tree.
+        traps: What the filter of the tree holds; fixed at its launch.
         finished: Set when no process of the tree is left.
     """
 
     def __init__(
-        self, broker: Broker, judge: Judge, names: threading.Lock, control: socket.socket, name: bytes
+        self,
+        broker: Broker,
+        judge: Judge,
+        names: threading.Lock,
+        control: socket.socket,
+        name: bytes,
+        traps: Traps,
+        features: frozenset[str],
     ) -> None:
         self.command_pid: int | None = None
         self.scoped = False
+        self.traps = traps
         self._denials: deque[Denial] = deque(maxlen=_KEPT)
         self._events: deque[Decided] = deque(maxlen=_KEPT)
         self.finished = threading.Event()
@@ -74,7 +86,7 @@ class Session:
         # All threads that must be there are there before the tree is: it may use up what the user may have.
         self._pool = Pool()
         self._vigil = Vigil(_waiting_max(), self._pool.lending)
-        self._setting = Setting(names=names, vigil=self._vigil, lend=self._pool.lending)
+        self._setting = Setting(names=names, vigil=self._vigil, lend=self._pool.lending, features=features)
         self._control = control
         self._name = name
         self._listener: Listener | None = None
@@ -151,6 +163,13 @@ class Session:
             os.write(self._woken, b"x")
         except (BlockingIOError, OSError):
             return
+
+    # For the broker
+
+    def judge_under(self, matcher: AnyMatcher, names: HostNames, features: frozenset[str]) -> None:
+        """Judge by another policy from the next call on. Cannot fail."""
+        self._judge = self._judge.under(matcher, names)
+        self._setting.features = features
 
     # The session's thread
 

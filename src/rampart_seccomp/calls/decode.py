@@ -56,7 +56,7 @@ class RefusedCall(Call):
 
 
 class FeaturedCall(Call):
-    """A call that the filter of this tree refuses and the policy, which has changed since, opens as a feature."""
+    """A call that the tree's filter refuses, and that the policy, which has changed since, opens."""
 
     enforced = "continued"
 

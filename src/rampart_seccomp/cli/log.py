@@ -107,7 +107,7 @@ def _describe(line: bytes) -> str:
     kind = printable(str(record.get("record", "?")))
     details = " ".join(
         f"{key}={printable(str(record[key]))}"
-        for key in ("policy", "command", "pid", "host", "session")
+        for key in ("operation", "object", "policy", "command", "pid", "host", "session")
         if record.get(key) is not None
     )
     return f"{when}  -- {kind} {shortened(details, _OBJECT_LIMIT)}"

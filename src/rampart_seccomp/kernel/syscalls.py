@@ -234,7 +234,7 @@ _REFUSED_CALLS = [
     *_all(
         _IPC,
         REFUSED,
-        # As on a kernel without it. PostgreSQL, for one, takes EACCES for a key in use and tries the next, for ever.
+        # As on a kernel without it. EACCES tells PostgreSQL that a key is taken: it tries keys for ever.
         errno.ENOSYS,
         note="reaches objects of the same user outside of the tree, which have no path to judge them by",
     ),
