@@ -1,6 +1,6 @@
 """Read extended attributes in every way there is, and print what came of it as JSON.
 
-Works in the current directory: "file" and "directory" have attributes, "link" leads to "file", "broken" nowhere.
+In the current directory: "file" and "directory" have attributes, "link" leads to the file, "broken" nowhere.
 Raw calls, so that sizes and addresses are those given. An answer is the result with what was written, or the
 name of the errno.
 """

@@ -1,4 +1,4 @@
-"""Reading extended attributes is reading the file: held where reading is restricted, and otherwise as bare."""
+"""Reading extended attributes is reading the file: held where that is restricted, and otherwise as bare."""
 
 from __future__ import annotations
 

@@ -8,8 +8,8 @@ import socket
 import sys
 import threading
 import weakref
-from collections.abc import Iterable, Sequence
-from types import TracebackType
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
 import attrs
@@ -197,14 +197,12 @@ class Broker:
         """
         with self._changing:
             self._ensure_enforceable(policy)
-            self._apply(
-                policy,
-                self._granted,
-                "policy",
-                policy=policy.source,
-                before=self.policy.fingerprint,
-                after=policy.fingerprint,
-            )
+            change = {
+                "policy": policy.source,
+                "before": self.policy.fingerprint,
+                "after": policy.fingerprint,
+            }
+            self._apply(policy, self._granted, "policy", change)
 
     def grant(
         self,
@@ -264,14 +262,8 @@ class Broker:
             self._ensure_enforceable(self.policy)
             granted.start()
             try:
-                matchers = self._apply(
-                    self.policy,
-                    [*self._granted, granted],
-                    "grant",
-                    **_told(granted),
-                    by=by,
-                    seconds=seconds,
-                )
+                change = _told(granted) | {"by": by, "seconds": seconds}
+                matchers = self._apply(self.policy, [*self._granted, granted], "grant", change)
             except BaseException:
                 granted.cancel()
                 raise
@@ -287,13 +279,17 @@ class Broker:
                 return
             left = [each for each in self._granted if each is not granted]
             try:
-                self._apply(self.policy, left, "revocation", **_told(granted))
+                self._apply(self.policy, left, "revocation", _told(granted))
             except AuditError as failure:
                 self._audit_failed(failure)
-                self._apply(self.policy, left, None)
+                self._apply(self.policy, left)
 
     def _apply(
-        self, policy: AnyPolicy, granted: list[Granted], record: str | None, **fields: Any
+        self,
+        policy: AnyPolicy,
+        granted: list[Granted],
+        record: str | None = None,
+        fields: Mapping[str, Any] = MappingProxyType({}),
     ) -> list[AnyMatcher]:
         """Put a policy with grants in force: everything is made first, and what comes then cannot fail.
 

@@ -14,7 +14,7 @@ from rampart_seccomp.launch.popen import PREEXEC_REFUSED, SETTLE_SECONDS
 
 if TYPE_CHECKING:
     from rampart_seccomp.broker import Broker, Decided, Denial, Session
-    from rampart_seccomp.policy import Policy
+    from rampart_seccomp.policy import AnyPolicy
 
 __all__ = ["Process", "create_subprocess_exec"]
 
@@ -89,7 +89,7 @@ async def create_subprocess_exec(
     stdout: Any = None,
     stderr: Any = None,
     limit: int = _STREAM_LIMIT,
-    policy: Policy | str | os.PathLike[str] | None = None,
+    policy: AnyPolicy | str | os.PathLike[str] | None = None,
     broker: Broker | None = None,
     on_ask: Any = None,
     audit: Any = None,

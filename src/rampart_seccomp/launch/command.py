@@ -11,7 +11,7 @@ import attrs
 
 if TYPE_CHECKING:
     from rampart_seccomp.broker import Broker, Session, Wrapped
-    from rampart_seccomp.policy import Policy
+    from rampart_seccomp.policy import AnyPolicy
 
 __all__ = ["Argument", "Command", "Supervision", "supervise"]
 
@@ -92,7 +92,7 @@ def supervise(
     command: Command,
     *,
     directory: Argument | None,
-    policy: Policy | str | os.PathLike[str] | None,
+    policy: AnyPolicy | str | os.PathLike[str] | None,
     broker: Broker | None,
     on_ask: Any = None,
     audit: Any = None,
@@ -103,7 +103,7 @@ def supervise(
     Args:
         command: What is to be run.
         directory: Its working directory; None: the caller's.
-        policy: A policy, or what Policy.load takes; None: the profile ``agent``.
+        policy: A policy, a stack, or what Policy.load takes; None: the profile ``agent``.
         broker: Excludes all the following, which belong to a broker.
         on_ask: Who answers questions; see Broker.
         audit: Where decisions are recorded; see Broker.
@@ -122,9 +122,9 @@ def supervise(
 
     # Imported late: the broker speaks this package's protocol.
     from rampart_seccomp.broker import Broker
-    from rampart_seccomp.policy import Policy
+    from rampart_seccomp.policy import Policy, Stack
 
-    if not isinstance(policy, Policy):
+    if not isinstance(policy, Policy | Stack):
         policy = Policy.load("agent" if policy is None else policy)
     own = Broker(policy, on_ask=on_ask, audit=audit, explain=explain)
     try:

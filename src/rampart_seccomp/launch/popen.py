@@ -15,7 +15,7 @@ from rampart_seccomp.launch.command import Argument, Command, Supervision, super
 
 if TYPE_CHECKING:
     from rampart_seccomp.broker import Broker, Decided, Denial, Session, Wrapped
-    from rampart_seccomp.policy import Policy
+    from rampart_seccomp.policy import AnyPolicy
 
 __all__ = ["CompletedProcess", "Popen", "run"]
 
@@ -39,7 +39,7 @@ class Popen(subprocess.Popen[AnyStr]):
     ended.
 
     Args:
-        policy: A Policy, or the name of a file or profile; None: the profile ``agent``.
+        policy: A Policy, a stack of them, or the name of a file or profile; None: the profile ``agent``.
         broker: A broker to use instead; it is not closed. Without it the process has a broker of its own.
         on_ask: Who answers questions; see Broker.
         audit: Where decisions are recorded; see Broker.
@@ -76,7 +76,7 @@ class Popen(subprocess.Popen[AnyStr]):
         start_new_session: bool = False,
         pass_fds: Collection[int] = (),
         *,
-        policy: Policy | str | os.PathLike[str] | None = None,
+        policy: AnyPolicy | str | os.PathLike[str] | None = None,
         broker: Broker | None = None,
         on_ask: Any = None,
         audit: Any = None,
