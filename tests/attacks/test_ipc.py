@@ -57,7 +57,7 @@ class Outside:
         return [*map(str, (self.key, self.shmid, self.semid, self.msqid)), self.name]
 
     def state(self) -> list[object]:
-        """Content of the segment, value of the semaphore, and what is in the queues; takes the messages out."""
+        """Say what is in the segment, the semaphore and the queues; takes the messages out."""
         message, queued = ctypes.create_string_buffer(72), ctypes.create_string_buffer(8192)
         self._libc.msgrcv(self.msqid, message, ctypes.c_size_t(64), 0, NOWAIT)
         self._libc.mq_receive(self.queue, queued, ctypes.c_size_t(8192), None)
@@ -110,7 +110,7 @@ def test_ipc_of_others_is_out_of_reach(project: Any, outside: Outside, attacker:
 def test_the_attack_is_real(
     behind: bool, project: Any, outside: Outside, attacker: Any, allow_all: Any
 ) -> None:
-    """Bare, and under a policy that opens the feature, all of it is reached: the same calls, not asked about."""
+    """Bare, and under a policy that opens the feature, all of it is reached, and nothing is asked."""
     argv = [attacker("ipc"), *outside.arguments]
 
     done = project.run(argv, allow_all) if behind else project.bare(argv)

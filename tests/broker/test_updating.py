@@ -60,7 +60,8 @@ class Servant:
         )
 
     def __call__(self, action: str, target: object) -> str:
-        assert self.process.stdin is not None and self.process.stdout is not None
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
         self.process.stdin.write(f"{action} {target}\n")
         self.process.stdin.flush()
         return self.process.stdout.readline().strip()
@@ -206,7 +207,7 @@ def test_what_a_tree_does_not_ask_about_cannot_be_restricted(
     service: Service,
     file: Path,
 ) -> None:
-    """The error names the rule, the operation and the tree; nothing is changed, and a launch in advance helps."""
+    """The error names rule, operation and tree; nothing is changed, and the policy can wait for the end."""
     broker = service.broker(OPEN)
     servant = service.servant(broker)
 
@@ -274,7 +275,8 @@ def test_a_feature_opens_for_trees_that_run(service: Service, tmp_path: Path) ->
     with rampart.Popen(
         [sys.executable, script], broker=broker, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
-        assert process.stdin is not None and process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
         said = []
         for policy in (None, OPEN, attrs.evolve(OPEN, features=())):
             if policy is not None:
@@ -311,7 +313,7 @@ def test_the_change_is_on_record(service: Service, tmp_path: Path, file: Path) -
 def test_a_change_that_cannot_be_recorded_does_not_happen(
     service: Service, tmp_path: Path, file: Path
 ) -> None:
-    """Neither an update nor a grant comes into force without its record; what is revoked goes all the same."""
+    """Neither an update nor a grant comes into force without its record; what is revoked goes anyway."""
     from rampart_seccomp.audit import AuditLog
 
     log = AuditLog(tmp_path / "audit.jsonl")

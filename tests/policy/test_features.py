@@ -19,7 +19,7 @@ def test_none_unless_named() -> None:
 
 
 def test_the_same_in_python_and_in_a_file() -> None:
-    """Order and repetition do not matter, a single name may stand instead of a list, and it is written back."""
+    """Order and repetition do not matter, one name may stand instead of a list, and it is written back."""
     policy = Policy.loads(HEAD + "features: [sysv-ipc, sysv-ipc]")
     assert policy.features == frozenset({"sysv-ipc"})
     same = [

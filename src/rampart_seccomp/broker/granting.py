@@ -91,7 +91,7 @@ def grants_for(given: Mapping[str, Any], path: Any, by: str) -> tuple[Grant, ...
         )
     (name,) = chosen
     operations = to_operations(name)
-    fields = {"by": by, "at": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+    fields: dict[str, Any] = {"by": by, "at": datetime.now(timezone.utc).isoformat(timespec="seconds")}
     if path is not None and name != "exec":
         raise PolicyError("`path` goes with exec", key="path", hint=f"write {name}=... alone")
     if operations <= FILE_OPERATIONS:

@@ -17,6 +17,10 @@ __all__ = ["STRICTEST", "Traps"]
 _TELLING = frozenset({Operation.READ, Operation.CREATE})
 
 
+def _names(value: Iterable[str]) -> frozenset[str]:
+    return frozenset(value)
+
+
 def _telling(value: Iterable[Operation]) -> frozenset[Operation]:
     return _TELLING.intersection(value)
 
@@ -35,7 +39,7 @@ class Traps:
     """
 
     scoped: bool = True
-    features: frozenset[str] = attrs.field(default=frozenset(), converter=frozenset)
+    features: frozenset[str] = attrs.field(default=frozenset(), converter=_names)
     restricted: frozenset[Operation] = attrs.field(default=_TELLING, converter=_telling)
 
     @property
