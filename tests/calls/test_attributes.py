@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import struct
 import sys
 from collections import Counter
 from pathlib import Path
@@ -167,6 +168,39 @@ def test_a_descriptor_swapped_meanwhile_does_not_help(attributed: Any, guarded: 
 
 
 def test_ls_shows_the_same(attributed: Any, guarded: Any) -> None:
-    """A program that asks for attributes of everything it lists goes on as bare."""
-    expected = attributed.bare(["ls", "-la", "directory", "file", "link"]).stdout
-    assert attributed.run(["ls", "-la", "directory", "file", "link"], guarded).stdout == expected
+    """Who may do what with a file is as free as its mode: ls -l is as bare, of what may not be read, too."""
+    command = ["ls", "-lad", "directory", "file", "link", "vault", "vault/key"]
+    expected = attributed.bare(command)
+
+    done = attributed.run(command, guarded)
+
+    assert (done.stdout, done.stderr) == (expected.stdout, "")
+    assert attributed.denials("secret") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        ("system.posix_acl_access", "ACL"),
+        ("security.ima", "EACCES"),
+        ("system.posix_acl_accessx", "EACCES"),
+    ],
+)
+def test_only_what_says_who_may_do_what_is_free(
+    name: str, answer: str, attributed: Any, guarded: Any
+) -> None:
+    """Access control lists are; what could tell of the content, such as a digest of it, is not."""
+    entries = [(0x01, 6, -1), (0x02, 4, 12345), (0x04, 4, -1), (0x10, 6, -1), (0x20, 4, -1)]
+    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in entries)
+    try:
+        os.setxattr(attributed.root / "vault/key", "system.posix_acl_access", acl)
+    except OSError as error:
+        pytest.skip(f"no access control lists here: {error}")
+    script = (
+        "import errno, os, sys\n"
+        "try: print('ACL' if len(os.getxattr('vault/key', sys.argv[1])) == 44 else 'other')\n"
+        "except OSError as error: print(errno.errorcode[error.errno])\n"
+    )
+    done = attributed.run([sys.executable, "-c", script, name], guarded)
+
+    assert done.stdout == answer + "\n"

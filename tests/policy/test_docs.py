@@ -10,6 +10,7 @@ import pytest
 from rampart_seccomp.errors import PolicyError
 from rampart_seccomp.events import Operation
 from rampart_seccomp.policy import Policy
+from rampart_seccomp.policy.features import FEATURES, LATER
 from rampart_seccomp.policy.globs import SETS
 from rampart_seccomp.policy.structure import RULE, RULE_LATER, TOP, TOP_LATER
 
@@ -35,8 +36,8 @@ def test_code() -> None:
 
 
 def test_every_word_is_there() -> None:
-    """Every key, operation and named set is documented; so is every key that is to come."""
-    for word in (*TOP, *TOP_LATER, *RULE, *RULE_LATER, *SETS, *Operation):
+    """Every key, operation, feature and named set is documented; so is what is to come."""
+    for word in (*TOP, *TOP_LATER, *RULE, *RULE_LATER, *SETS, *Operation, *FEATURES, *LATER):
         assert f"`{word}`" in TEXT
 
 

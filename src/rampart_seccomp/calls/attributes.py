@@ -20,6 +20,11 @@ __all__ = ["DECODERS"]
 
 _SIZE_MAX = 65536  # XATTR_SIZE_MAX and XATTR_LIST_MAX
 
+_ACCESS = frozenset(
+    [b"system.posix_acl_access", b"system.posix_acl_default", b"security.selinux", b"security.capability"]
+)
+"""Who may do what with a file, and not what is in it: as free as its mode, which stat(2) shows. ls -l asks."""
+
 Decoder = Callable[[Notification, Setting], Call]
 
 
@@ -68,6 +73,8 @@ def _made(notification: Notification, setting: Setting, *, named: bool) -> Attri
 
 
 def _read_of(call: AttributeCall, path: bytes) -> tuple[FileEvent, ...]:
+    if call.name in _ACCESS:
+        return ()
     return (FileEvent(operation=Operation.READ, path=path, syscall=call.notification.syscall),)
 
 
