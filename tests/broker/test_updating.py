@@ -306,7 +306,7 @@ def test_the_change_is_on_record(service: Service, tmp_path: Path, file: Path) -
 
     (record,) = records(log, "policy")
     assert (record["before"], record["after"]) == (OPEN.fingerprint, changed.fingerprint)
-    (denied,) = [each for each in records(log, "decision") if each["verdict"] == "deny"]
+    (denied,) = [each for each in records(log, "decision") if each["rule"] == "never"]
     assert denied["seq"] > record["seq"]
 
 
