@@ -14,6 +14,8 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import attrs
+
 from rampart_seccomp.broker.pool import Pool
 from rampart_seccomp.calls.call import Call, CallChanged, Refusal, Renaming, Setting, Vigil, Withheld
 from rampart_seccomp.calls.decode import DECODERS, decode
@@ -21,7 +23,7 @@ from rampart_seccomp.calls.notification import AT_FDCWD, Listener, Notification
 from rampart_seccomp.calls.pins import Pin
 from rampart_seccomp.kernel.filter import load_filter
 from rampart_seccomp.kernel.probes import signal_scope
-from rampart_seccomp.kernel.traps import Traps
+from rampart_seccomp.kernel.traps import STRICTEST, Traps
 from rampart_seccomp.launch import protocol
 from rampart_seccomp.launch.handover import accept, offer
 
@@ -47,11 +49,14 @@ __all__ = [
 
 
 @contextmanager
-def launched(argv: Sequence[str | bytes]) -> Iterator[tuple[Listener, subprocess.Popen[bytes]]]:
+def launched(
+    argv: Sequence[str | bytes], traps: Traps = STRICTEST
+) -> Iterator[tuple[Listener, subprocess.Popen[bytes]]]:
     """Start a command behind the filter, with nobody yet to answer its calls.
 
     Args:
         argv: The command; its standard streams are those of this process.
+        traps: What is held beside what always is; whether signals are is found out here.
 
     Yields:
         The listener, and the launcher's process, whose exit status is the command's. The command's own
@@ -60,7 +65,7 @@ def launched(argv: Sequence[str | bytes]) -> Iterator[tuple[Listener, subprocess
     Raises:
         OSError, TargetUnreadable, KernelSupportError: It could not be started.
     """
-    given = offer(load_filter(Traps(scoped=signal_scope())).program, argv)
+    given = offer(load_filter(attrs.evolve(traps, scoped=signal_scope())).program, argv)
     with given.control:
         process = subprocess.Popen(given.argv, pass_fds=[given.theirs.fileno()])
         given.theirs.close()
