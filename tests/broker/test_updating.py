@@ -128,6 +128,9 @@ def test_takes_effect_at_the_next_call(service: Service, file: Path) -> None:
     assert broker.policy is strict
     assert servant("write", file) == service.servant(broker)("write", file) == "EACCES"
     assert [denial.rule for denial in servant.process.denials] == ["never"]
+    assert servant("run", "true") == "ok", "what was verified before stays known"
+    session = servant.process.session
+    assert session._judge.lineage is session._lineage is not None
 
     broker.update(OPEN)
     assert servant("write", file) == "ok"

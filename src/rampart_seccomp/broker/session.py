@@ -168,7 +168,10 @@ class Session:
 
     def judge_under(self, matcher: AnyMatcher, names: HostNames, features: frozenset[str]) -> None:
         """Judge by another policy from the next call on. Cannot fail."""
-        self._judge = self._judge.under(matcher, names)
+        judge = self._judge.under(matcher, names)
+        self._judge = judge
+        # Only now: the hand-over of the tree, if it runs just then, sets ours first and the judge's next.
+        judge.lineage = self._lineage
         self._setting.features = features
 
     # The session's thread
@@ -276,7 +279,7 @@ class Session:
             self._lineage,
             self._note_tampering,
             self._nudge_launcher,
-            degraded=self._broker.degraded(Operation.EXEC),
+            degraded=lambda: self._broker.degraded(Operation.EXEC),
         )
         self._control.send(protocol.encode(protocol.Go()))
         return True

@@ -69,7 +69,8 @@ class Verifying:
         lineage: Who is who; learns what was executed before the process goes on.
         tampered: Told of a process that was killed, since it had become something else than was decided.
         nudge: Continues a launcher that was stopped along with its command: others of the tree wait for it.
-        degraded: Whether execs may go on unverified where ptrace(2) is refused.
+        degraded: Tells whether execs may, under the policy in force, go on unverified where ptrace(2) is
+            refused.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class Verifying:
         tampered: Callable[[ExecCall], None],
         nudge: Callable[[], None],
         *,
-        degraded: bool,
+        degraded: Callable[[], bool],
     ) -> None:
         self._send = send
         self._lend = lend
@@ -218,7 +219,7 @@ class Verifying:
         self._wait_traced(flight)
         if flight.error in _REFUSED:
             self.refused = True
-            if not self._degraded:
+            if not self._degraded():
                 raise ExecUnverifiable(flight.error)
         elif flight.error == errno.ESRCH:
             raise TargetGone(errno.ESRCH, "execve: the thread is gone")

@@ -23,7 +23,7 @@ _SIZE_MAX = 65536  # XATTR_SIZE_MAX and XATTR_LIST_MAX
 _ACCESS = frozenset(
     [b"system.posix_acl_access", b"system.posix_acl_default", b"security.selinux", b"security.capability"]
 )
-"""Who may do what with a file, and not what is in it: as free as its mode, which stat(2) shows. ls -l asks."""
+"""Who may do what with a file, not what is in it: as free as its mode, which stat(2) shows. ls -l asks."""
 
 Decoder = Callable[[Notification, Setting], Call]
 
