@@ -306,6 +306,7 @@ def test_the_change_is_on_record(service: Service, tmp_path: Path, file: Path) -
     changed = denying("modify", paths=[str(file)])
     broker.update(changed)
     servant("write", file)
+    broker.close()  # decisions are recorded after the reply
 
     (record,) = records(log, "policy")
     assert (record["before"], record["after"]) == (OPEN.fingerprint, changed.fingerprint)
