@@ -20,7 +20,7 @@ from rampart_seccomp.broker.granting import Granted, grants_for, overruled, with
 from rampart_seccomp.broker.judge import Judge, Judgement
 from rampart_seccomp.broker.names import HostNames, nameservers
 from rampart_seccomp.broker.ownfiles import harness_code
-from rampart_seccomp.broker.questions import Approver
+from rampart_seccomp.broker.questions import Approver, Questions
 from rampart_seccomp.broker.session import Session
 from rampart_seccomp.calls.shim import checked, lib
 from rampart_seccomp.errors import AuditError, BrokerClosed
@@ -168,7 +168,7 @@ class Broker:
                 cores=traps.cores,
                 environment=policy.environment.patterns,
             )
-            judge = Judge(matcher, self._names, self._on_ask)
+            judge = Judge(matcher, self._names, Questions(self._on_ask))
             with self._lock:
                 if self._closed:
                     given.control.close()

@@ -10,7 +10,7 @@ import attrs
 from rampart_seccomp.broker.lineage import Lineage
 from rampart_seccomp.broker.names import HostNames
 from rampart_seccomp.broker.processes import describe
-from rampart_seccomp.broker.questions import Approver, Questions
+from rampart_seccomp.broker.questions import Questions
 from rampart_seccomp.broker.renaming import AROUND, LIFTED, RenamingCheck
 from rampart_seccomp.calls.call import Call, Refusal, Renaming, Withheld
 from rampart_seccomp.events import ConnectEvent, Event, RefusedEvent
@@ -53,24 +53,23 @@ class Judge:
     Args:
         matcher: The policy, bound to a home and a launch directory.
         names: Host names of the policy.
-        on_ask: Answers what no rule's own callable does; None: nobody, so it is denied.
+        questions: Those of the tree.
 
     Attributes:
         lineage: What the processes of the tree were verified to be; None before it has started.
-        questions: Those of the tree.
     """
 
-    def __init__(self, matcher: AnyMatcher, names: HostNames, on_ask: Approver | None) -> None:
+    def __init__(self, matcher: AnyMatcher, names: HostNames, questions: Questions) -> None:
         self._matcher = matcher
         self._names = names
+        self.questions = questions
         self.lineage: Lineage | None = None
-        self.questions = Questions(on_ask)
         self._renaming = RenamingCheck(matcher)
 
     def under(self, matcher: AnyMatcher, names: HostNames) -> Judge:
         """Give the judge of the same tree under another policy; the questions that wait count on."""
-        judge = Judge(matcher, names, self._on_ask)
-        judge._places = self._places
+        judge = Judge(matcher, names, self.questions)
+        judge.lineage = self.lineage
         return judge
 
     def judge(self, call: Call) -> list[Judgement]:
