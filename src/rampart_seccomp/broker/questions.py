@@ -50,11 +50,13 @@ class Pending:
         asker: Thread that asked, and its start in clock ticks.
         deadline: When it is denied unanswered, on the monotonic clock; None: never.
         answer: Comes with the answer.
+        latest: Id of the latest notification that waited for it; the kernel counts them up.
         held: The notification that waits for it now; None between two.
     """
 
     asker: tuple[int, int | None]
     deadline: float | None
+    latest: int
     answer: concurrent.futures.Future[Answer] = attrs.field(factory=concurrent.futures.Future)
     held: Notification | None = None
     over: bool = False
@@ -117,9 +119,15 @@ class Questions:
         """A call of this thread is over: withdraw what it asked, and what an earlier call of it gave up."""
         if not self._pending:
             return
+        dropped = []
         with self._lock:
-            gone = [asker for asker in self._pending if asker[0] == notification.tid]
-            dropped = [pending for asker in gone for pending in self._pending.pop(asker).values()]
+            for asker in [asker for asker in self._pending if asker[0] == notification.tid]:
+                questions = self._pending[asker]
+                # A call that was answered a while ago may be over later than the next one asks.
+                for key in [key for key, each in questions.items() if each.latest <= notification.id]:
+                    dropped.append(questions.pop(key))
+                if not questions:
+                    del self._pending[asker]
         for pending in dropped:
             pending.over = True
             self._places.release()
@@ -132,13 +140,13 @@ class Questions:
         with self._lock:
             pending = self._pending.get(asker, {}).get(key)
             if pending is not None:
-                pending.held = notification
+                pending.latest, pending.held = notification.id, notification
                 return pending
             if not self._places.acquire(blocking=False):
                 return None
             seconds = None if rule is None else rule.timeout
             deadline = None if seconds is None else time.monotonic() + seconds
-            pending = Pending(asker, deadline, held=notification)
+            pending = Pending(asker, deadline, notification.id, held=notification)
             self._pending.setdefault(asker, {})[key] = pending
         # In a thread of its own, so that a deadline, a death or a signal need not wait for it.
         threading.Thread(

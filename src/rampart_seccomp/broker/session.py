@@ -170,7 +170,7 @@ class Session:
         """Judge by another policy from the next call on. Cannot fail."""
         judge = self._judge.under(matcher, names)
         self._judge = judge
-        # Only now: the hand-over of the tree, if it runs just then, sets ours first and the judge's next.
+        # Again: the hand-over of the tree, if it runs just then, sets ours first and the judge's next.
         judge.lineage = self._lineage
         self._setting.features = features
 
