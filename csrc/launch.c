@@ -3,7 +3,7 @@
  *
  * Start a command behind a seccomp filter that arrives over the control socket FD, hand its listener to the
  * broker, and stand in for the command: pass on signals, mirror stops and the exit status, end the whole
- * tree when the command ends or the broker goes away. PROGRAM is the file to execute; empty: ARG0 is looked
+ * tree when the command ends or the broker goes away; the guard (guard.c) ends it in the launcher's place. PROGRAM is the file to execute; empty: ARG0 is looked
  * up through PATH.
  */
 #define _GNU_SOURCE
@@ -39,9 +39,14 @@ struct launch {
     pid_t command;
     pid_t witness;
     struct tracer tracer;
+    int guard; /* channel to the guard; -1: none */
+    bool guarded;
+    struct watch watch; /* without a guard: limits of the tree */
     uint32_t landlock;
     bool scoped; /* proven: kill(-1) reaches the tree and nothing else */
     bool ended;
+    bool lingers;   /* the broker knows that the command has ended */
+    bool dismissed; /* by somebody who does not wait for what lingers */
     int status;  /* of the command, once ended */
     int failure; /* exit status if the command was never run; else 0 */
 };
@@ -148,7 +153,7 @@ static void close_inherited(struct launch *launch)
 {
     close_fd(&launch->report_w);
     close_fd(&launch->go);
-    const int keep[] = {launch->control, launch->harness, launch->signals, launch->report};
+    const int keep[] = {launch->control, launch->harness, launch->signals, launch->report, launch->guard};
     unsigned int next = 0;
     for (;;) {
         unsigned int kept = UINT_MAX;
@@ -204,6 +209,37 @@ static void renew_witness(struct launch *launch)
         kill(used, SIGKILL);
 }
 
+/* Tell the broker why its tree ends. Returns -ETIMEDOUT. */
+static int exceed(struct launch *launch, enum rs_limit limit)
+{
+    const struct rs_exceeded packet = {.type = RS_EXCEEDED, .limit = limit};
+    (void)send_packet(launch->control, launch->harness, &packet, sizeof(packet), -1);
+    return -ETIMEDOUT;
+}
+
+/* Returns -errno if the tree has to end: the guard is dead, or says so. */
+static int serve_guard(struct launch *launch)
+{
+    int said = hear_guard(launch->guard);
+    if (said != GUARD_READY)
+        return said < 0 ? said : exceed(launch, (enum rs_limit)said);
+    launch->guarded = true;
+    return 0;
+}
+
+/* Let the child execute the command: guarded, and with its limits on. */
+static int let_go(struct launch *launch)
+{
+    int error = launch->guard >= 0 && !launch->guarded ? serve_guard(launch) : 0;
+    if (error == 0)
+        error = limit_process(launch->command, &start.head.limits);
+    if (error < 0) {
+        tell_failure(launch, RS_STAGE_SANDBOX, error);
+        return error;
+    }
+    return write(launch->go, "", 1) == 1 ? 0 : -errno;
+}
+
 /* Returns -errno if the broker is gone or talks nonsense. */
 static int serve_control(struct launch *launch)
 {
@@ -216,14 +252,16 @@ static int serve_control(struct launch *launch)
     int type = receive_order(launch->control, &order, &carried);
     switch (type) {
     case RS_GO:
-        return launch->go < 0 || write(launch->go, "", 1) == 1 ? 0 : -errno;
+        return launch->go < 0 ? 0 : let_go(launch);
     case RS_SIGNAL:
         if (order.signal.tree == 0) {
-            (void)kill(launch->command, (int)order.signal.signo);
+            if (!launch->ended)
+                (void)kill(launch->command, (int)order.signal.signo);
             return 0;
         }
         (void)signal_tree((int)order.signal.signo, launch->scoped); /* what is dead already is no failure */
-        renew_witness(launch);
+        if (!launch->ended)
+            renew_witness(launch);
         return 0;
     case RS_TRACE:
         return trace(&launch->tracer, &order.trace, steal_fd(&carried));
@@ -277,7 +315,7 @@ static void reap_ended(struct launch *launch)
     int status;
     int stop = 0;
     for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG | WUNTRACED | __WALL)) > 0;) {
-        if (heed_trace(&launch->tracer, pid, status) || pid != launch->command)
+        if (heed_trace(&launch->tracer, pid, status) || launch->ended || pid != launch->command)
             continue;
         if (WIFSTOPPED(status)) {
             stop = WSTOPSIG(status);
@@ -322,8 +360,11 @@ static void serve_signals(struct launch *launch)
          * witness what it had seen. */
         const bool ours = is_ours_to_pass_on(launch, &info);
         reap_ended(launch);
-        if (launch->ended)
-            return; /* its pid may be another's now */
+        if (launch->ended) {
+            /* Its pid may be another's now. Whoever started us does not know the difference. */
+            launch->dismissed = info.ssi_signo == SIGTERM && info.ssi_code <= 0;
+            return;
+        }
         if (!ours)
             continue;
         const union sigval value = {.sival_ptr = (void *)(uintptr_t)info.ssi_ptr};
@@ -334,22 +375,56 @@ static void serve_signals(struct launch *launch)
     }
 }
 
-/* Until the command has ended or the broker is gone. */
+/* Whether the command runs, or something that it left running and that may go on. */
+static bool goes_on(struct launch *launch)
+{
+    if (!launch->ended)
+        return true;
+    if ((start.head.flags & RS_START_LINGER) == 0)
+        return false;
+    /* What the child said last was written before it died. */
+    while (serve_report(launch) > 0)
+        ;
+    if (launch->report >= 0 || launch->failure != 0)
+        return false;
+    if (!launch->lingers) {
+        const struct rs_ended packet = {.type = RS_ENDED, .status = launch->status};
+        if (send_packet(launch->control, launch->harness, &packet, sizeof(packet), -1) < 0)
+            return false;
+        launch->lingers = true;
+        if (launch->witness > 0)
+            kill(launch->witness, SIGKILL); /* there is nobody to pass signals on to */
+        launch->witness = -1;
+        reap_ended(launch);
+    }
+    return !launch->dismissed && count_tree(launch->scoped) != 0;
+}
+
+/* Until nothing of the tree goes on, or has to end: the broker is gone, or the guard, or a limit is exceeded. */
 static void supervise(struct launch *launch)
 {
-    while (!launch->ended) {
+    while (goes_on(launch)) {
         struct pollfd ready[] = {
             {.fd = launch->signals, .events = POLLIN},
             {.fd = launch->control, .events = POLLIN},
             {.fd = launch->harness, .events = POLLIN},
             {.fd = launch->report, .events = POLLIN},
+            {.fd = launch->guard, .events = POLLIN},
         };
-        if (poll(ready, 4, -1) < 0) {
+        if (poll(ready, 5, next_look(&launch->watch)) < 0) {
             if (errno == EINTR)
                 continue;
             return;
         }
+        const enum rs_limit exceeded = look(&launch->watch);
+        if (exceeded != 0) {
+            (void)exceed(launch, exceeded);
+            return;
+        }
         if (ready[2].revents != 0 || (ready[1].revents != 0 && serve_control(launch) < 0))
+            return;
+        /* Behind the control socket: a GO has heard the guard, whose readiness is no news then. */
+        if (ready[4].revents != 0 && !(launch->guarded && ready[1].revents != 0) && serve_guard(launch) < 0)
             return;
         if (ready[3].revents != 0 && serve_report(launch) < 0)
             return;
@@ -423,6 +498,17 @@ static int clone_child(struct launch *launch, const char *program, char **argv)
         if (error < 0)
             return error;
     }
+    if (launch->scoped) {
+        launch->guard = start_guard(launch->harness, &start.head.limits);
+        if (launch->guard < 0)
+            return launch->guard;
+        /* A domain of our own within the guard's: what we send to the tree does not reach it. */
+        error = install_signal_scope();
+        if (error < 0)
+            return error;
+    } else {
+        launch->watch = start_watch(&start.head.limits, false, 1);
+    }
 
     long pid = syscall(SYS_clone, CLONE_FILES | SIGCHLD, NULL, NULL, NULL, 0UL);
     if (pid < 0)
@@ -436,7 +522,15 @@ static int clone_child(struct launch *launch, const char *program, char **argv)
 
 int main(int argc, char **argv)
 {
-    struct launch launch = {.control = -1, .harness = -1, .signals = -1, .report = -1, .report_w = -1, .go = -1};
+    struct launch launch = {
+        .control = -1,
+        .harness = -1,
+        .signals = -1,
+        .report = -1,
+        .report_w = -1,
+        .go = -1,
+        .guard = -1,
+    };
     static char program[PATH_MAX + NAME_MAX];
 
     int dashes = 3;
@@ -461,8 +555,11 @@ int main(int argc, char **argv)
     if (error < 0)
         return tell_failure(&launch, RS_STAGE_RESOLVE, error);
     error = clone_child(&launch, program, argv + dashes + 1);
-    if (error < 0)
-        return tell_failure(&launch, RS_STAGE_SANDBOX, error);
+    if (error < 0) {
+        tell_failure(&launch, RS_STAGE_SANDBOX, error);
+        end_tree(-1, launch.scoped, &launch.guard, &launch.status);
+        return launch.failure;
+    }
 
     launch.harness_pid = pid_behind(launch.harness);
     launch.tracer = (struct tracer){.control = launch.control, .harness = launch.harness};
@@ -470,6 +567,6 @@ int main(int argc, char **argv)
     if (!launch.ended && launch.report >= 0)
         launch.failure = EXIT_OURS; /* given up before the command ran */
     /* Nothing of the tree outlives the command, or the broker. */
-    end_tree(launch.ended ? -1 : launch.command, launch.scoped, &launch.status);
+    end_tree(launch.ended ? -1 : launch.command, launch.scoped, &launch.guard, &launch.status);
     return launch.failure != 0 ? launch.failure : mirror(launch.status);
 }

@@ -113,7 +113,29 @@ bool heed_trace(struct tracer *tracer, pid_t pid, int status);
 bool committed_as_judged(pid_t pid, const struct rs_trace *judged, int expected);
 
 /* tree.c */
+bool descends(pid_t pid, pid_t ancestor);
 int signal_tree(int signo, bool scoped);
-void end_tree(pid_t command, bool scoped, int *status);
+void end_tree(pid_t command, bool scoped, int *guard, int *status);
+
+/* guard.c */
+int start_guard(int harness, const struct rs_limits *limits);
+enum { GUARD_READY = 0 }; /* else an enum rs_limit */
+int hear_guard(int channel);
+void dismiss_guard(int *channel);
+
+/* limits.c */
+struct watch {
+    bool scoped;
+    bool exceeded;       /* the last count was too much */
+    long most;           /* processes that count_tree() may find; 0: any number */
+    uint64_t next_count; /* in milliseconds of CLOCK_MONOTONIC */
+    uint64_t deadline;   /* the same; 0: none */
+};
+
+int limit_process(pid_t pid, const struct rs_limits *limits);
+long count_tree(bool scoped);
+struct watch start_watch(const struct rs_limits *limits, bool scoped, long others);
+int next_look(const struct watch *watch);
+enum rs_limit look(struct watch *watch);
 
 #endif

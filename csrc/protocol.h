@@ -15,6 +15,8 @@
  *                                   <-  TRACED    its thread will stop once
  *                                   <-  EXECUTED  what came of it
  *                                   <-  STOPPING  the command was stopped, and the launcher stops likewise
+ *                                   <-  EXCEEDED, if a limit ends the tree
+ *                                   <-  ENDED, with RS_START_LINGER: the command has, its tree may live on
  */
 #ifndef RAMPART_PROTOCOL_H
 #define RAMPART_PROTOCOL_H
@@ -35,12 +37,15 @@ enum rs_message {
     RS_TRACED = 19,
     RS_EXECUTED = 20,
     RS_STOPPING = 21,
+    RS_ENDED = 24,
+    RS_EXCEEDED = 25,
 };
 
 /* rs_start.flags */
 enum rs_start_flag {
     RS_START_SCOPE = 1 << 0,    /* confine signals with Landlock where the kernel can (ABI >= 6) */
     RS_START_NO_CORES = 1 << 1, /* RLIMIT_CORE hard 0: a core dump is a file made without a file call */
+    RS_START_LINGER = 1 << 2,   /* what the command leaves running lives until the broker goes away */
 };
 
 /* rs_failed.stage */
@@ -65,12 +70,22 @@ enum { RS_NUDGE = 0x72616d70 };
 
 enum { RS_NONCE_SIZE = 16, RS_MAX_INSNS = 4096, RS_MAX_CHILDREN = 1024 };
 
+/* 0: no limit. */
+struct rs_limits {
+    uint64_t open_files;  /* RLIMIT_NOFILE, each process */
+    uint64_t cpu_seconds; /* RLIMIT_CPU, each process */
+    uint64_t memory;      /* RLIMIT_DATA, each process, in bytes */
+    uint64_t processes;   /* of the whole tree, counted from time to time */
+    uint64_t wall_ms;     /* of the whole tree, from START on */
+};
+
 /* Followed by n_insns struct sock_filter. Carries one descriptor: a pidfd of the harness. */
 struct rs_start {
     uint32_t type;
     uint32_t flags;
     uint32_t filter_flags; /* SECCOMP_FILTER_FLAG_*; NEW_LISTENER is added */
     uint32_t n_insns;
+    struct rs_limits limits;
 };
 
 struct rs_go {
@@ -170,7 +185,21 @@ _Static_assert(sizeof(struct rs_halt) == 24, "no padding");
 _Static_assert(sizeof(struct rs_traced) == 16, "no padding");
 _Static_assert(sizeof(struct rs_child) == 16, "no padding");
 _Static_assert(sizeof(struct rs_executed) == 32, "no padding");
-_Static_assert(sizeof(struct rs_start) == 16, "no padding");
+/* The command has ended. */
+struct rs_ended {
+    uint32_t type;
+    int32_t status; /* as waitpid(2) has it */
+};
+
+/* rs_exceeded.limit; the kernel keeps the other limits by itself */
+enum rs_limit { RS_LIMIT_PROCESSES = 1, RS_LIMIT_WALL_TIME = 2 };
+
+struct rs_exceeded {
+    uint32_t type;
+    uint32_t limit;
+};
+
+_Static_assert(sizeof(struct rs_start) == 56, "no padding");
 _Static_assert(sizeof(struct rs_go) == 4, "no padding");
 _Static_assert(sizeof(struct rs_signal) == 12, "no padding");
 _Static_assert(sizeof(struct rs_listener) == 40, "no padding");
@@ -179,5 +208,7 @@ _Static_assert(offsetof(struct rs_listener, landlock_abi) == 32, "no padding");
 _Static_assert(sizeof(struct rs_started) == 4, "no padding");
 _Static_assert(sizeof(struct rs_stopping) == 4, "no padding");
 _Static_assert(sizeof(struct rs_failed) == 12, "no padding");
+_Static_assert(sizeof(struct rs_ended) == 8, "no padding");
+_Static_assert(sizeof(struct rs_exceeded) == 8, "no padding");
 
 #endif

@@ -242,8 +242,34 @@ static pid_t parent_of(pid_t pid)
     return parent;
 }
 
+/* How many seccomp filters a process has (proc_pid_status(5)), or -errno. */
+static int filters_of(pid_t pid)
+{
+    static const char field[] = "\nSeccomp_filters:";
+    char path[32], text[8192];
+    (void)snprintf(path, sizeof path, "/proc/%d/status", pid);
+    RS_CLOSING int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    size_t done = 0;
+    ssize_t got;
+    while (done < sizeof text - 1 && (got = read(fd, text + done, sizeof text - 1 - done)) > 0)
+        done += (size_t)got;
+    text[done] = 0;
+    char *found = strstr(text, field);
+    return found ? (int)strtol(found + sizeof field - 1, NULL, 10) : -ENODATA;
+}
+
+/* Whether a child of the launcher is behind the filter: its witness and its guard are not. */
+static int is_filtered(pid_t pid, pid_t launcher)
+{
+    int theirs = filters_of(launcher);
+    return theirs >= 0 && filters_of(pid) > theirs;
+}
+
 /*
- * 1 if `pid` descends from `launcher`, else 0: the launcher itself is Rampart's, not the tree's.
+ * 1 if `pid` is of the tree that `launcher` started, else 0: the launcher, and what it started for itself, are
+ * Rampart's.
  *
  * The launcher is a subreaper, so that an orphan becomes its child. A process that ends while the chain is walked
  * breaks it; walking again then finds the new parent.
@@ -255,15 +281,15 @@ int rs_in_tree(pid_t pid, pid_t launcher)
     for (int attempt = 0; attempt < 3; attempt++) {
         pid_t at = pid;
         for (int depth = 0; depth < 4096; depth++) {
-            if (at == launcher)
-                return 1;
-            if (at <= 1)
-                return 0;
             pid_t parent = parent_of(at);
+            if (parent == launcher)
+                return is_filtered(pid, launcher);
             if (parent < 0 && at == pid)
                 return 0;
             if (parent < 0)
                 break;
+            if (parent <= 1)
+                return 0;
             at = parent;
         }
     }

@@ -30,7 +30,7 @@ static pid_t parent_of(pid_t pid)
     return name_end != NULL && sscanf(name_end + 1, " %*c %d", &parent) == 1 ? parent : -1;
 }
 
-static bool descends(pid_t pid, pid_t ancestor)
+bool descends(pid_t pid, pid_t ancestor)
 {
     for (pid_t parent = parent_of(pid); parent > 0; parent = parent_of(parent)) {
         if (parent == ancestor)
@@ -81,8 +81,11 @@ static bool reap(pid_t command, int *status, int options)
     return pid > 0;
 }
 
-/* Kill the tree and reap it; *status is set if the command itself is reaped here. */
-void end_tree(pid_t command, bool scoped, int *status)
+/*
+ * Kill the tree and reap it; *status is set if the command itself is reaped here. The guard is dismissed in
+ * between: not before everything has its SIGKILL, and before its own end is waited for.
+ */
+void end_tree(pid_t command, bool scoped, int *guard, int *status)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
@@ -90,6 +93,7 @@ void end_tree(pid_t command, bool scoped, int *status)
     bool swept;
     do {
         swept = signal_tree(SIGKILL, scoped) == 0;
+        dismiss_guard(guard);
         /* Something was killed, or there is nothing left: this waits for a death, not for a life. */
         if (!reap(command, status, swept ? 0 : WNOHANG))
             return;

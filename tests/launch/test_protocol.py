@@ -7,6 +7,7 @@ import struct
 import subprocess
 from pathlib import Path
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,8 +22,9 @@ MESSAGES = st.one_of(
     st.builds(
         protocol.Start,
         st.integers(1, 4096).map(lambda count: bytes(range(8)) * count),
-        st.sampled_from([protocol.StartFlag(number) for number in range(4)]),
+        st.sampled_from([protocol.StartFlag(number) for number in range(8)]),
         U32,
+        st.builds(protocol.Limits, **{field.name: U64 for field in attrs.fields(protocol.Limits)}),
     ),
     st.just(protocol.Go()),
     st.builds(protocol.Signal, st.integers(0, 64), st.booleans()),
@@ -49,6 +51,8 @@ MESSAGES = st.one_of(
         U64,
         st.none() | st.lists(st.builds(protocol.Child, U64, U64), max_size=4).map(tuple),
     ),
+    st.builds(protocol.Ended, st.integers(0, 2**16 - 1)),
+    st.builds(protocol.Exceeded, st.sampled_from(protocol.Limit)),
 )
 
 
@@ -76,7 +80,7 @@ def test_noise_is_refused(noise: bytes) -> None:
         protocol.decode(noise)
     except ValueError:
         return
-    assert struct.unpack_from("=I", noise)[0] in (1, 2, 3, 4, 5, 6, 16, 17, 18, 19, 20, 21)
+    assert struct.unpack_from("=I", noise)[0] in (*range(1, 7), *range(16, 22), 24, 25)
 
 
 @pytest.mark.parametrize("size", [0, 7, 12, 4097 * 8])
@@ -104,10 +108,18 @@ def test_same_as_the_header(tmp_path: Path) -> None:
         "traced": protocol.Traced,
         "executed": protocol.Executed,
         "stopping": protocol.Stopping,
+        "ended": protocol.Ended,
+        "exceeded": protocol.Exceeded,
     }
     expected = {f"RS_{name.upper()}": kind.type for name, kind in structs.items()}
     expected |= {f"sizeof(struct rs_{name})": kind.layout.size for name, kind in structs.items()}
     expected |= {f"RS_START_{flag.name}": flag.value for flag in protocol.StartFlag}
+    expected |= {f"RS_LIMIT_{limit.name}": limit.value for limit in protocol.Limit}
+    expected |= {
+        f"offsetof(struct rs_limits, {field.name})": index * 8
+        for index, field in enumerate(attrs.fields(protocol.Limits))
+    }
+    expected |= {"sizeof(struct rs_limits)": protocol.Limits.layout.size}
     expected |= {f"RS_STAGE_{stage.name}": stage.value for stage in protocol.Stage}
     expected |= {f"RS_{outcome.name}": outcome.value for outcome in protocol.Outcome}
     expected |= {

@@ -12,11 +12,15 @@ __all__ = [
     "MAX_PACKET",
     "NONCE_SIZE",
     "Child",
+    "Ended",
+    "Exceeded",
     "Executed",
     "Failed",
     "File",
     "Go",
     "Halt",
+    "Limit",
+    "Limits",
     "Listener",
     "Message",
     "Outcome",
@@ -36,7 +40,7 @@ __all__ = [
 NONCE_SIZE = 16
 _INSN_SIZE = 8  # struct sock_filter
 _MAX_INSNS = 4096  # BPF_MAXINSNS
-MAX_PACKET = 16 + _MAX_INSNS * _INSN_SIZE
+MAX_PACKET = 56 + _MAX_INSNS * _INSN_SIZE
 _UNLISTED = 0xFFFFFFFF
 
 
@@ -47,6 +51,8 @@ class StartFlag(enum.IntFlag):
     """Confine signals with Landlock where the kernel can (ABI 6 and later)."""
     NO_CORES = 2
     """Hard RLIMIT_CORE of 0: a core dump is a file that is made without a file call."""
+    LINGER = 4
+    """What the command leaves running lives until the broker goes away."""
 
 
 _NO_FLAGS = StartFlag(0)
@@ -67,6 +73,36 @@ class Stage(enum.IntEnum):
     """A malformed packet, or a child that ended before it reported."""
 
 
+class Limit(enum.IntEnum):
+    """A limit that the launcher or its guard looks after; the kernel keeps the others by itself."""
+
+    PROCESSES = 1
+    WALL_TIME = 2
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """What START limits; 0: no limit.
+
+    Args:
+        open_files: RLIMIT_NOFILE of each process.
+        cpu_seconds: RLIMIT_CPU of each process.
+        memory: RLIMIT_DATA of each process, in bytes.
+        processes: Of the whole tree.
+        wall_ms: Of the whole tree, in milliseconds from START on.
+    """
+
+    layout: ClassVar[struct.Struct] = struct.Struct("=QQQQQ")
+    open_files: int = 0
+    cpu_seconds: int = 0
+    memory: int = 0
+    processes: int = 0
+    wall_ms: int = 0
+
+
+_NO_LIMITS = Limits()
+
+
 @attrs.frozen
 class Start:
     """Install this filter. Carries one descriptor: a pidfd of the harness.
@@ -75,13 +111,15 @@ class Start:
         program: The BPF program, as packed `struct sock_filter`.
         flags: What else to do.
         filter_flags: SECCOMP_FILTER_FLAG_*; the launcher adds NEW_LISTENER.
+        limits: What the tree may use up.
     """
 
-    layout: ClassVar[struct.Struct] = struct.Struct("=IIII")
+    layout: ClassVar[struct.Struct] = struct.Struct(f"=IIII{Limits.layout.size}s")
     type: ClassVar[int] = 1
     program: bytes
     flags: StartFlag = _NO_FLAGS
     filter_flags: int = 0
+    limits: Limits = _NO_LIMITS
 
     def __attrs_post_init__(self) -> None:
         count, rest = divmod(len(self.program), _INSN_SIZE)
@@ -90,15 +128,18 @@ class Start:
 
     def pack(self) -> bytes:
         count = len(self.program) // _INSN_SIZE
-        return self.layout.pack(self.type, self.flags, self.filter_flags, count) + self.program
+        limits = Limits.layout.pack(*attrs.astuple(self.limits))
+        return self.layout.pack(self.type, self.flags, self.filter_flags, count, limits) + self.program
 
     @classmethod
     def unpack(cls, packet: bytes) -> Start:
-        _, flags, filter_flags, count = cls.layout.unpack_from(packet)
+        _, flags, filter_flags, count, limits = cls.layout.unpack_from(packet)
         program = packet[cls.layout.size :]
         if len(program) != count * _INSN_SIZE:
             raise ValueError("START does not hold as many instructions as it says")
-        return cls(program, StartFlag(flags), filter_flags)
+        names = [field.name for field in attrs.fields(Limits)]
+        values = dict(zip(names, Limits.layout.unpack(limits), strict=True))
+        return cls(program, StartFlag(flags), filter_flags, Limits(**values))
 
 
 @attrs.frozen
@@ -383,9 +424,63 @@ class Executed:
         return cls(Outcome(outcome), cookie, pid, start_time, children)
 
 
-_KINDS = (Start, Go, Signal, Trace, Release, Halt, Listener, Started, Failed, Traced, Executed, Stopping)
+@attrs.frozen
+class Ended:
+    """The command has ended, and its tree lives on; sent with LINGER only.
+
+    Args:
+        status: As waitpid(2) has it.
+    """
+
+    layout: ClassVar[struct.Struct] = struct.Struct("=Ii")
+    type: ClassVar[int] = 24
+    status: int
+
+    def pack(self) -> bytes:
+        return self.layout.pack(self.type, self.status)
+
+    @classmethod
+    def unpack(cls, packet: bytes) -> Ended:
+        _, status = cls.layout.unpack(packet)
+        return cls(status)
+
+
+@attrs.frozen
+class Exceeded:
+    """The tree is ended because of this limit."""
+
+    layout: ClassVar[struct.Struct] = struct.Struct("=II")
+    type: ClassVar[int] = 25
+    limit: Limit
+
+    def pack(self) -> bytes:
+        return self.layout.pack(self.type, self.limit)
+
+    @classmethod
+    def unpack(cls, packet: bytes) -> Exceeded:
+        _, limit = cls.layout.unpack(packet)
+        return cls(Limit(limit))
+
+
+_KINDS = (
+    *(Start, Go, Signal, Trace, Release, Halt),
+    *(Listener, Started, Failed, Traced, Executed, Stopping, Ended, Exceeded),
+)
 Message = (
-    Start | Go | Signal | Trace | Release | Halt | Listener | Started | Failed | Traced | Executed | Stopping
+    Start
+    | Go
+    | Signal
+    | Trace
+    | Release
+    | Halt
+    | Listener
+    | Started
+    | Failed
+    | Traced
+    | Executed
+    | Stopping
+    | Ended
+    | Exceeded
 )
 _BY_TYPE: dict[int, type[Message]] = {kind.type: kind for kind in _KINDS}
 
