@@ -24,7 +24,18 @@ from rampart_seccomp.events import (
     RefusedEvent,
 )
 from rampart_seccomp.launch import CompletedProcess, Popen, run
-from rampart_seccomp.policy import Decision, Environment, Grant, Policy, Rule, Stack, allow, ask, deny
+from rampart_seccomp.policy import (
+    Decision,
+    Environment,
+    Grant,
+    Limits,
+    Policy,
+    Rule,
+    Stack,
+    allow,
+    ask,
+    deny,
+)
 from rampart_seccomp.verdicts import Allow, Ask, Deny, Verdict
 
 if TYPE_CHECKING:
@@ -48,6 +59,7 @@ __all__ = [
     "FileEvent",
     "Grant",
     "Granted",
+    "Limits",
     "ListenEvent",
     "NotEnforceable",
     "Operation",

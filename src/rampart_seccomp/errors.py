@@ -17,6 +17,7 @@ __all__ = [
     "KernelSupportError",
     "LauncherMissing",
     "LibraryMissing",
+    "LimitExceeded",
     "ListenerBusy",
     "NotEnforceable",
     "PolicyError",
@@ -155,6 +156,10 @@ class ExecUnverifiable(RampartError, PermissionError):
             "(set kernel.yama.ptrace_scope to at most 2, let the container allow ptrace(2), or accept that: "
             "allow_degraded={'exec'}, --allow-degraded exec)",
         )
+
+
+class LimitExceeded(RampartError, OSError):
+    """A limit of the policy ended the tree before its command ran."""
 
 
 class BrokerClosed(RampartError, RuntimeError):

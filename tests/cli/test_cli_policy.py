@@ -57,7 +57,7 @@ def test_check_accepts(policy: Path, capsys: pytest.CaptureFixture[str]) -> None
         ("by: secrets", "by: project", 15, "the test fails"),
         ('paths: ["./**"]', 'paths: ["foo"]', 10, "foo"),
         ("name: project", "name: secrets", 8, "twice"),
-        ("version: 1", "version: 1\nlimits: {}", 2, "not supported by this version"),
+        ("version: 1", "version: 1\nredact: {}", 2, "not supported by this version"),
     ],
 )
 def test_check_finds_errors(

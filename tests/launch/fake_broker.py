@@ -45,6 +45,8 @@ class FakeSession:
         self.proof = b""
         self.failed: protocol.Failed | None = None
         self.started = False
+        self.lingers = False
+        self.command_status: int | None = None
         self.denials: list[object] = []
         self.events: list[object] = []
         self.known = threading.Event()

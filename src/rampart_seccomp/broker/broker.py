@@ -28,8 +28,9 @@ from rampart_seccomp.events import Operation
 from rampart_seccomp.kernel.filter import Filter, cache_directories, load_filter
 from rampart_seccomp.kernel.probes import signal_scope
 from rampart_seccomp.kernel.traps import Traps
+from rampart_seccomp.launch import protocol
 from rampart_seccomp.launch.handover import offer
-from rampart_seccomp.policy import AnyMatcher, AnyPolicy
+from rampart_seccomp.policy import AnyMatcher, AnyPolicy, Limits
 
 if TYPE_CHECKING:
     from rampart_seccomp.audit import AuditLog
@@ -136,7 +137,12 @@ class Broker:
         _living.add(self)
 
     def wrap(
-        self, argv: Iterable[str | bytes], *, program: Path | None = None, directory: Path | None = None
+        self,
+        argv: Iterable[str | bytes],
+        *,
+        program: Path | None = None,
+        directory: Path | None = None,
+        linger: bool = True,
     ) -> Wrapped:
         """Prepare a command to be started behind the policy by any spawner that can pass descriptors on.
 
@@ -144,6 +150,7 @@ class Broker:
             argv: The command and its arguments.
             program: File to execute in place of ``argv[0]``, which is then only a name.
             directory: What ``./`` means in the policy; None for the current directory.
+            linger: False: what the command leaves running ends with it, although the policy lets it linger.
 
         Returns:
             What to spawn; good for one start. Close it after spawning.
@@ -166,6 +173,8 @@ class Broker:
                 arguments,
                 None if program is None else os.fsencode(program),
                 cores=traps.cores,
+                linger=linger and policy.linger,
+                limits=_limits(policy.limits),
                 environment=policy.environment.patterns,
             )
             judge = Judge(matcher, self._names, Questions(self._on_ask))
@@ -174,7 +183,17 @@ class Broker:
                     given.control.close()
                     given.theirs.close()
                     raise BrokerClosed
-                session = Session(self, judge, self._names_lock, given.control, name, traps, policy.features)
+                session = Session(
+                    self,
+                    judge,
+                    self._names_lock,
+                    given.control,
+                    name,
+                    traps,
+                    policy.features,
+                    lingers=linger and policy.linger,
+                    limits=policy.limits,
+                )
                 self._sessions[session] = where
         return Wrapped(given.argv, (given.theirs.fileno(),), session, given.theirs)
 
@@ -416,6 +435,19 @@ class Broker:
         except (OSError, ValueError):
             self._explain = None
 
+    def _note_limit(self, denial: Denial) -> None:
+        """Tell and record that a tree is ended because of a limit."""
+        if self._explain is not None:
+            self._tell(denial, self._explain)
+        if self._audit is None:
+            return
+        from rampart_seccomp.audit import make_change
+
+        try:
+            self._audit.write(make_change("limit", object=denial.object, where=denial.where))
+        except AuditError as failure:
+            self._audit_failed(failure)
+
     def _write(self, judgement: Judgement, error: int | None, enforced: str, held_ns: int) -> None:
         if self._audit is None:
             return
@@ -477,6 +509,17 @@ def _told(granted: Granted) -> dict[str, Any]:
         "object": shown,
         "layer": granted.layer,
     }
+
+
+def _limits(limits: Limits) -> protocol.Limits:
+    """Give a policy's limits as the launcher takes them."""
+    return protocol.Limits(
+        open_files=limits.open_files or 0,
+        cpu_seconds=limits.cpu_seconds or 0,
+        memory=limits.memory or 0,
+        processes=limits.processes or 0,
+        wall_ms=0 if limits.wall_time is None else max(1, round(limits.wall_time * 1000)),
+    )
 
 
 def _open_audit(audit: Path | AuditLog | None, policy: AnyPolicy) -> AuditLog | None:

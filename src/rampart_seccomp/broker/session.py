@@ -29,13 +29,19 @@ from rampart_seccomp.calls.decode import decode
 from rampart_seccomp.calls.notification import Listener, Notification
 from rampart_seccomp.calls.shim import lib
 from rampart_seccomp.calls.starting import ExecCall
-from rampart_seccomp.errors import BrokerClosed, ExecUnverifiable, KernelSupportError, TargetGone
+from rampart_seccomp.errors import (
+    BrokerClosed,
+    ExecUnverifiable,
+    KernelSupportError,
+    LimitExceeded,
+    TargetGone,
+)
 from rampart_seccomp.events import Event, Operation, RefusedEvent
 from rampart_seccomp.kernel.probes import SCOPE_ABI
 from rampart_seccomp.kernel.traps import Traps
 from rampart_seccomp.launch import protocol
 from rampart_seccomp.launch.handover import accept, receive, start_error
-from rampart_seccomp.policy import AnyMatcher
+from rampart_seccomp.policy import AnyMatcher, Limits
 
 if TYPE_CHECKING:
     from rampart_seccomp.broker.broker import Broker
@@ -63,6 +69,10 @@ class Session:
         scoped: True if the kernel confines signals of the tree to the tree.
         traps: What the filter of the tree holds; fixed at its launch.
         finished: Set when no process of the tree is left.
+        lingers: True if what the command leaves running lives until the broker is closed.
+        command_ended: Set when the command has ended; with a policy that lets the rest of the tree linger, that
+            can be long before.
+        command_status: Exit status of a command whose tree lingers, negative for a signal; None otherwise.
     """
 
     def __init__(
@@ -74,6 +84,9 @@ class Session:
         name: bytes,
         traps: Traps,
         features: frozenset[str],
+        *,
+        lingers: bool,
+        limits: Limits,
     ) -> None:
         self.command_pid: int | None = None
         self.scoped = False
@@ -81,6 +94,10 @@ class Session:
         self._denials: deque[Denial] = deque(maxlen=_KEPT)
         self._events: deque[Decided] = deque(maxlen=_KEPT)
         self.finished = threading.Event()
+        self.lingers = lingers
+        self._limits = limits
+        self.command_ended = threading.Event()
+        self.command_status: int | None = None
         self._broker = broker
         self._judge = judge
         # All threads that must be there are there before the tree is: it may use up what the user may have.
@@ -207,6 +224,7 @@ class Session:
         self._woken = -1
         self._broker._forget(self)
         self.finished.set()
+        self.command_ended.set()
 
     def _see_off_launcher(self) -> None:
         """Tell the launcher to end the tree, if it is still there, and wait until it has."""
@@ -327,10 +345,33 @@ class Session:
         elif isinstance(message, protocol.Traced | protocol.Executed):
             if self._verifying is not None:
                 self._verifying.hear(message)
+        elif isinstance(message, protocol.Ended):
+            self.command_status = os.waitstatus_to_exitcode(message.status)
+            self.command_ended.set()
+        elif isinstance(message, protocol.Exceeded):
+            self._exceed(message.limit)
         elif isinstance(message, protocol.Failed) or message is None:
             denied = [denial.where for denial in self.denials if denial.operation == str(Operation.EXEC)]
             self._fail(start_error(message, self._name, denied[0] if denied else None))
         return message is not None
+
+    def _exceed(self, limit: protocol.Limit) -> None:
+        """Note that the launcher ends the tree because of a limit."""
+        key = "processes" if limit is protocol.Limit.PROCESSES else "wall-time"
+        value = getattr(self._limits, key.replace("-", "_"))
+        shown = f"{value:g}s" if limit is protocol.Limit.WALL_TIME else str(value)
+        denial = Denial(
+            operation="limit",
+            object=f"{key} {shown}",
+            rule=None,
+            message="the tree was ended",
+            suggestion=f"raise `limits: {{{key}: {shown}}}`",
+            errno=errno.ETIMEDOUT if limit is protocol.Limit.WALL_TIME else errno.EAGAIN,
+            where=f"limits.{key}",
+        )
+        self._denials.append(denial)
+        self._broker._note_limit(denial)
+        self._fail(LimitExceeded(denial.errno, f"{denial.object}: the tree was ended before it started"))
 
     def _take(self) -> bool:
         """Take one call; False if the launcher's end was met on the way."""

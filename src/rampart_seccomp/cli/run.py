@@ -170,7 +170,7 @@ def _run(broker: Broker, command: list[bytes], mask: set[signal.Signals | int]) 
     Returns:
         The exit status; negative: the number of the signal it died of.
     """
-    with broker.wrap(command) as wrapped:
+    with broker.wrap(command, linger=False) as wrapped:
         blocked = signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         try:
             launcher = subprocess.Popen(wrapped.argv, pass_fds=wrapped.pass_fds)

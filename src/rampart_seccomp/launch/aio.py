@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Process", "create_subprocess_exec"]
 
+_LOOK = 0.02
+"""Seconds between two looks at a command whose tree may linger."""
+
 _STREAM_LIMIT = 2**16  # asyncio's own
 
 
@@ -56,9 +59,31 @@ class Process(asyncio.subprocess.Process):
         return list(self.session.events)
 
     async def wait(self) -> int:
-        """Wait until command and tree have ended; return the command's exit status."""
+        """Wait until command and tree have ended; return the command's exit status.
+
+        What lingers is not waited for: it goes on until the broker, or the event loop, is closed.
+        """
+        if self.session.lingers:
+            return await self._wait_command()
         status = await super().wait()
         await asyncio.to_thread(self._supervision.settle, SETTLE_SECONDS)
+        return status
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit status; None while it runs."""
+        status = self._launcher.get_returncode()
+        return self.session.command_status if status is None and self.session.lingers else status
+
+    async def _wait_command(self) -> int:
+        launcher = asyncio.ensure_future(super().wait())
+        try:
+            while not launcher.done() and self.session.command_status is None:
+                await asyncio.wait([launcher], timeout=_LOOK)
+        finally:
+            launcher.cancel()
+        status = self.returncode
+        assert status is not None
         return status
 
     def send_signal(self, signal: int) -> None:

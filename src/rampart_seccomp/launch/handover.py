@@ -70,6 +70,8 @@ def offer(
     program: bytes | None = None,
     *,
     cores: bool = True,
+    linger: bool = False,
+    limits: protocol.Limits | None = None,
     environment: Iterable[tuple[Iterable[str], Iterable[str]]] = (),
 ) -> Offer:
     """Prepare the start of a command.
@@ -79,6 +81,8 @@ def offer(
         argv: The command and its arguments.
         program: File to execute in place of ``argv[0]``; None: look it up through PATH.
         cores: Leave core dumps as they are: they are files that no file call makes.
+        linger: What the command leaves running lives until the broker goes away.
+        limits: What the tree may use up.
         environment: Layers of patterns of variables to drop, and of those to pass all the same.
 
     Raises:
@@ -89,8 +93,12 @@ def offer(
         _above_standard(end) for end in socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     )
     try:
-        flags = protocol.StartFlag.SCOPE if cores else protocol.StartFlag.SCOPE | protocol.StartFlag.NO_CORES
-        start = protocol.Start(filter_program, flags, _WAIT_KILLABLE_RECV)
+        flags = protocol.StartFlag.SCOPE
+        if not cores:
+            flags |= protocol.StartFlag.NO_CORES
+        if linger:
+            flags |= protocol.StartFlag.LINGER
+        start = protocol.Start(filter_program, flags, _WAIT_KILLABLE_RECV, limits or protocol.Limits())
         ourselves = os.pidfd_open(os.getpid())
         try:
             socket.send_fds(control, [protocol.encode(start)], [ourselves])

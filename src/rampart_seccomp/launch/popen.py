@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import threading
 import time
 import warnings
 from collections.abc import Collection, Iterable, Mapping
@@ -168,16 +169,40 @@ class Popen(subprocess.Popen[AnyStr]):
         return list(self.session.events)
 
     def poll(self) -> int | None:
-        """Return the exit status if command and tree have ended, else None."""
+        """Return the exit status if command and tree have ended, else None.
+
+        Of a tree that lingers, it is enough that the command has.
+        """
         status = super().poll()
-        if status is not None:
+        if status is None:
+            status = self._leave_lingering()
+        elif not self.session.lingers:
             self._supervision.settle(SETTLE_SECONDS)
         return status
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait until command and tree have ended; return the command's exit status."""
+        """Wait until command and tree have ended; return the command's exit status.
+
+        What lingers is not waited for: it goes on until the broker is closed.
+        """
+        if self.session.lingers and self.returncode is None:
+            if not self.session.command_ended.wait(timeout):
+                raise subprocess.TimeoutExpired(self.args, timeout or 0.0)  # type: ignore[arg-type]
+            status = self._leave_lingering()
+            if status is not None:
+                return status
         status = super().wait(timeout)
-        self._supervision.settle(SETTLE_SECONDS)
+        if not self.session.lingers:
+            self._supervision.settle(SETTLE_SECONDS)
+        return status
+
+    def _leave_lingering(self) -> int | None:
+        """Return the status of a command whose tree lingers, None if it is no such; the launcher goes on."""
+        status = self.session.command_status if self.session.lingers else None
+        if status is not None and self.returncode is None:
+            self.returncode = status
+            # The launcher lives as long as its tree, and is no longer this object's to reap.
+            threading.Thread(target=_reap, args=(self.pid,), name="rampart-reaper", daemon=True).start()
         return status
 
     def send_signal(self, sig: int) -> None:
@@ -199,6 +224,12 @@ class Popen(subprocess.Popen[AnyStr]):
         # A launcher that stopped with its command does not read orders.
         if sig in (signal.SIGCONT, signal.SIGKILL):
             super().send_signal(signal.SIGCONT)
+
+
+def _reap(pid: int) -> None:
+    """Wait for a child in its parent's place; somebody else may have."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, 0)
 
 
 class CompletedProcess(subprocess.CompletedProcess[AnyStr]):

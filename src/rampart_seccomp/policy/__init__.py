@@ -5,6 +5,7 @@ from rampart_seccomp.policy.decisions import Decision
 from rampart_seccomp.policy.environment import AnyEnvironment, Environment
 from rampart_seccomp.policy.explanation import Explanation, explain, suggest
 from rampart_seccomp.policy.grants import Grant
+from rampart_seccomp.policy.limits import Limits
 from rampart_seccomp.policy.lint import Finding, check
 from rampart_seccomp.policy.matcher import Matcher
 from rampart_seccomp.policy.model import Policy
@@ -20,6 +21,7 @@ __all__ = [
     "Explanation",
     "Finding",
     "Grant",
+    "Limits",
     "Matcher",
     "Policy",
     "PolicyTest",

@@ -55,6 +55,8 @@ def _add(united: Draft, nearer: Draft, without: Collection[str] = ()) -> None:
     united.default.update(nearer.default)
     united.places.update(nearer.places)
     united.audit = united.audit if nearer.audit is None else nearer.audit
+    united.limits.update(nearer.limits)
+    united.linger = united.linger if nearer.linger is None else nearer.linger
     united.grants = _distinct(united.grants, nearer.grants)
     united.drop = _distinct(united.drop, nearer.drop)
     united.pass_ = _distinct(united.pass_, nearer.pass_)

@@ -14,6 +14,7 @@ from rampart_seccomp.policy.document import MAX_BYTES, read
 from rampart_seccomp.policy.environment import Environment
 from rampart_seccomp.policy.grants import Grant
 from rampart_seccomp.policy.inheritance import unite
+from rampart_seccomp.policy.limits import Limits
 from rampart_seccomp.policy.model import Policy
 from rampart_seccomp.policy.structure import Draft, Extension, Structure
 
@@ -201,6 +202,8 @@ def _build(draft: Draft, source: str, files: list[str]) -> Policy:
             grants=draft.grants,
             environment=Environment(drop=draft.drop, pass_=draft.pass_),
             features=draft.features,
+            limits=Limits(**draft.limits),
+            linger=bool(draft.linger),
             tests=draft.tests,
             audit="all" if draft.audit is None else draft.audit,
             source=source,

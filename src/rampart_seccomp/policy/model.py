@@ -16,6 +16,7 @@ from rampart_seccomp.events import Address, Operation
 from rampart_seccomp.policy.environment import Environment
 from rampart_seccomp.policy.features import to_features
 from rampart_seccomp.policy.grants import Grant
+from rampart_seccomp.policy.limits import Limits
 from rampart_seccomp.policy.rules import KINDS, Decide, PolicyTest, Rule
 from rampart_seccomp.policy.terms import VERDICTS, to_operations
 
@@ -86,6 +87,8 @@ class Policy:
         grants: What is allowed although a rule asks.
         environment: Which variables a command starts with.
         features: Families of system calls that are opened by name, such as ``sysv-ipc``; none if not given.
+        limits: What a tree may use up.
+        linger: Whether what a command leaves running lives until its broker is closed.
         tests: What was written under ``tests:``; it held when the policy was loaded.
         audit: ``all`` or ``denials``: what is recorded.
         version: 1.
@@ -99,6 +102,8 @@ class Policy:
     grants: tuple[Grant, ...] = attrs.field(default=(), converter=_grants)
     environment: Environment = attrs.field(factory=Environment)
     features: frozenset[str] = attrs.field(default=frozenset(), converter=to_features)
+    limits: Limits = attrs.field(factory=Limits)
+    linger: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))
     tests: tuple[PolicyTest, ...] = attrs.field(default=(), converter=_tests)
     audit: str = attrs.field(default="all", validator=_audit)
     version: int = attrs.field(default=1, validator=_version)
@@ -202,6 +207,8 @@ class Policy:
             "grants": [_content(grant) for grant in self.grants],
             "environment": attrs.asdict(self.environment),
             "features": sorted(self.features),
+            "limits": attrs.asdict(self.limits),
+            "linger": self.linger,
             "tests": [_content(test) for test in self.tests],
             "audit": self.audit,
         }

@@ -14,6 +14,7 @@ from rampart_seccomp.events import Address, Event, FileEvent, Operation
 from rampart_seccomp.policy.decisions import Decision
 from rampart_seccomp.policy.environment import StackedEnvironment
 from rampart_seccomp.policy.grants import Grant
+from rampart_seccomp.policy.limits import Limits
 from rampart_seccomp.policy.matcher import Matcher
 from rampart_seccomp.policy.model import Policy
 from rampart_seccomp.policy.rules import Rule
@@ -77,6 +78,16 @@ class Stack:
     def features(self) -> frozenset[str]:
         """The features that every layer has."""
         return frozenset.intersection(*(layer.features for layer in self.layers))
+
+    @property
+    def limits(self) -> Limits:
+        """The lowest limit of each kind."""
+        return Limits.lowest(layer.limits for layer in self.layers)
+
+    @property
+    def linger(self) -> bool:
+        """True if every layer lets what a command leaves running live on."""
+        return all(layer.linger for layer in self.layers)
 
     @property
     def audit(self) -> str:

@@ -23,10 +23,20 @@ from rampart_seccomp.policy.walking import Walker
 
 __all__ = ["RULE", "RULE_LATER", "TOP", "TOP_LATER", "Draft", "Extension", "Place", "Structure"]
 
-TOP = ("version", "extends", "default", "features", "rules", "grants", "environment", "tests", "audit")
+TOP = (
+    "version",
+    "extends",
+    "default",
+    "features",
+    "rules",
+    "grants",
+    "environment",
+    "limits",
+    "linger",
+    "tests",
+    "audit",
+)
 TOP_LATER: Mapping[str, str | None] = {
-    "limits": None,
-    "linger": None,
     "names": None,
     "redact": None,
 }
@@ -76,6 +86,8 @@ class Draft:
         audit: None if the file does not say.
         drop, pass_: Patterns of its ``environment``.
         features: The features that it opens.
+        limits: Those that it names, by key.
+        linger: None if the file does not say.
         places: Line of each key path that an error may be about.
     """
 
@@ -90,6 +102,8 @@ class Draft:
     features: list[str] = attrs.Factory(list)
     tests: list[PolicyTest] = attrs.Factory(list)
     audit: Any = None
+    limits: dict[str, Any] = attrs.Factory(dict)
+    linger: bool | None = None
     places: dict[str, str] = attrs.Factory(dict)
     lines: dict[str, int] = attrs.Factory(dict)
 
@@ -117,6 +131,10 @@ class Structure(Walker):
             draft.features = self.texts(keys["features"], "features", check_feature, empty="leave it out")
         if "environment" in keys:
             self._environment(keys["environment"], draft)
+        if "limits" in keys:
+            self._limits(keys["limits"], draft)
+        if "linger" in keys:
+            draft.linger = self._flag(keys["linger"], "linger")
         draft.tests = self.items(keys.get("tests"), "tests", self._test)
         return draft
 
@@ -212,6 +230,24 @@ class Structure(Walker):
                 found += self.texts(keys[key], path, check_name, empty="leave it out")
                 draft.lines[path] = keys[key].line
 
+    def _limits(self, node: Node, draft: Draft) -> None:
+        from rampart_seccomp.policy.limits import KEYS, Limits
+
+        for key, value in self.keys(node, "limits", KEYS, {}, "limits").items():
+            path = f"limits.{key}"
+            scalar = self.scalar(value, path)
+            if scalar.value is None:
+                self.fail(f"`{key}` is empty", value, path)
+            name = key.replace("-", "_")
+            self.attempt(lambda given, name=name: Limits(**{name: given}), scalar.value, value, path)
+            draft.limits[name] = scalar.value
+
+    def _flag(self, node: Node, path: str) -> bool:
+        value = self.scalar(node, path).value
+        if not isinstance(value, bool):
+            self.fail(f"`{path.rpartition('.')[2]}` is neither true nor false", node, path)
+        return value
+
     def _grant(self, node: Node, path: str) -> Grant:
         keys = self.keys(node, path, GRANT, {}, "grant")
         fields: dict[str, Any] = {}
@@ -268,9 +304,7 @@ class Structure(Walker):
                     self.fail(f"`{key}` is empty", value, f"{path}.{key}")
                 fields[key] = self.attempt(convert, value.value, value, f"{path}.{key}")
         if "log" in keys:
-            fields["log"] = self.scalar(keys["log"], f"{path}.log").value
-            if not isinstance(fields["log"], bool):
-                self.fail("`log` is neither true nor false", keys["log"], f"{path}.log")
+            fields["log"] = self._flag(keys["log"], f"{path}.log")
         try:
             return Rule(verdict=verdict, file=self.file, line=node.line, **fields)
         except PolicyError as error:

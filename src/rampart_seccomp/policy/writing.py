@@ -11,6 +11,7 @@ from decimal import Decimal
 from rampart_seccomp.errors import PolicyError
 from rampart_seccomp.events import Operation
 from rampart_seccomp.policy.grants import Grant
+from rampart_seccomp.policy.limits import KEYS, Limits
 from rampart_seccomp.policy.model import Policy
 from rampart_seccomp.policy.rules import KINDS, PolicyTest, Rule
 from rampart_seccomp.policy.terms import WRITE
@@ -63,6 +64,9 @@ def _lines(policy: Policy) -> Iterator[str]:
         yield from _list("  ", "drop", policy.environment.drop)
         if policy.environment.pass_:
             yield from _list("  ", "pass", policy.environment.pass_)
+    yield from _limits(policy.limits)
+    if policy.linger:
+        yield "linger: true"
     if policy.rules:
         yield "rules:"
     for rule in policy.rules:
@@ -73,6 +77,19 @@ def _lines(policy: Policy) -> Iterator[str]:
     if policy.tests:
         yield "tests:"
         yield from (f"  - {_flow(_test(test))}" for test in policy.tests)
+
+
+def _limits(limits: Limits) -> Iterator[str]:
+    values = {key: getattr(limits, key.replace("-", "_")) for key in KEYS}
+    if any(value is not None for value in values.values()):
+        yield "limits:"
+    for key, value in values.items():
+        if value is not None:
+            yield f"  {key}: {_seconds(value) if key == 'wall-time' else value}"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{Decimal(repr(seconds)):f}s"
 
 
 def _rule(rule: Rule) -> Iterator[str]:
@@ -93,7 +110,7 @@ def _rule(rule: Rule) -> Iterator[str]:
     if rule.errno is not None:
         yield f"    errno: {errno.errorcode[rule.errno]}"
     if rule.timeout is not None:
-        yield f"    timeout: {Decimal(repr(rule.timeout)):f}s"
+        yield f"    timeout: {_seconds(rule.timeout)}"
     if not rule.log:
         yield "    log: false"
 

@@ -1,0 +1,340 @@
+"""The guard: nothing of a tree outlives the SIGKILL of its harness, its launcher, or both."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_broker import FakeBroker
+from launching import eventually, gone, state
+from marked import NAME, mark, marked
+
+from rampart_seccomp.kernel.probes import signal_scope
+from rampart_seccomp.launch import Popen
+
+pytestmark = [
+    pytest.mark.core,
+    pytest.mark.skipif(not signal_scope(), reason="without Landlock's signal scope there is no guard"),
+]
+
+# A command with daemons of other sessions, two of which have nothing of the command left but their mark, and one
+# that ignores what can be ignored. None of them makes a call that the broker would hear of.
+DAEMONS = """
+import os, signal, sys, time
+def daemon():
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            for number in range(1, 32):
+                if number not in (signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD):
+                    signal.signal(number, signal.SIG_IGN)
+            while True: time.sleep(1)
+        os._exit(0)
+    os.wait()
+daemon(); daemon()
+if os.fork() == 0:
+    os.setpgid(0, 0)
+    while True: time.sleep(1)
+print("ready", flush=True)
+while True: time.sleep(1)
+"""
+
+HARNESS = f"""
+import os, sys, time
+import fake_broker, rampart_seccomp.launch
+process = rampart_seccomp.launch.Popen(
+    [sys.executable, "-c", sys.argv[2]], broker=fake_broker.FakeBroker(), stdout=-1,
+    env={{**os.environ, "{NAME}": sys.argv[1]}})
+process.stdout.readline()
+copy = 0
+if sys.argv[3] == "forked":
+    copy = os.fork()
+    if not copy:
+        time.sleep(876)
+print(process.pid, copy, flush=True)
+time.sleep(876)
+"""
+
+
+def guard_of(launcher: int) -> int:
+    """Pid of a launcher's guard."""
+    children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
+    (found,) = (pid for pid in children if Path(f"/proc/{pid}/comm").read_text() == "rampart-guard\n")
+    return int(found)
+
+
+@pytest.fixture
+def bystander() -> Iterator[subprocess.Popen[bytes]]:
+    """A process of the same user that has nothing to do with a tree, and must not suffer."""
+    process = subprocess.Popen(["sleep", "876"])
+    yield process
+    assert process.poll() is None
+    process.kill()
+    process.wait()
+
+
+def kill_group(pid: int) -> None:
+    os.killpg(pid, signal.SIGKILL)
+
+
+KILLED = ["harness", "launcher", "both", "both, launcher first"]
+
+
+def kill(which: str, harness: int, launcher: int) -> None:
+    """SIGKILL, to both from as near as possible."""
+    pids = {"harness": [harness], "launcher": [launcher], "both": [harness, launcher]}
+    for pid in pids.get(which, [launcher, harness]):
+        os.kill(pid, signal.SIGKILL)
+
+
+def tries(quick: int, long: int) -> Any:
+    """A number of tries for the quick suite, and one for the long."""
+    return pytest.mark.parametrize("amount", [quick, pytest.param(long, marks=pytest.mark.long)])
+
+
+@tries(4, 50)
+@pytest.mark.parametrize("which", KILLED)
+def test_nothing_outlives_a_kill(
+    which: str, amount: int, harness: Any, bystander: subprocess.Popen[bytes]
+) -> None:
+    """Zero processes of the tree, and none of ours, a second after the SIGKILL; a forked child of the harness
+    with copies of all its sockets does not matter, and lives on."""
+    for number in range(amount):
+        value = mark()
+        forked = "forked" if number % 2 else "alone"
+        process = harness(HARNESS, value, DAEMONS, forked)
+        launcher, copy = (int(word) for word in process.stdout.readline().split())
+        assert len(marked(value)) == 7  # launcher, witness, guard; the command and three more
+        kill(which, process.pid, launcher)
+        eventually(lambda value=value: marked(value) == [], 1.0)
+        if copy:
+            assert not gone(copy)
+            os.kill(copy, signal.SIGKILL)
+        process.kill()
+
+
+@tries(3, 50)
+def test_kill_during_the_start(amount: int, harness: Any, bystander: subprocess.Popen[bytes]) -> None:
+    """A launcher killed at any moment between its own start and the command's: nothing is left."""
+    code = f"""
+import os, signal, subprocess, sys, time
+import fake_broker
+broker = fake_broker.FakeBroker(lambda pid, number: time.sleep(0.02) or 0)
+wrapped = broker.wrap([sys.executable, "-c", sys.argv[2]])
+process = subprocess.Popen(wrapped.argv, pass_fds=wrapped.pass_fds, stdout=subprocess.DEVNULL,
+    env={{**os.environ, "{NAME}": sys.argv[1]}})
+time.sleep(float(sys.argv[3]))
+process.kill()
+print(process.wait(), flush=True)
+time.sleep(876)
+"""
+    for number in range(amount):
+        value = mark()
+        process = harness(code, value, DAEMONS, 0.03 * number / amount)
+        assert process.stdout.readline() == "-9\n"
+        eventually(lambda value=value: marked(value) == [], 1.0)
+        process.kill()
+
+
+@pytest.mark.parametrize("which", KILLED)
+def test_kill_while_calls_are_held(which: str, harness: Any) -> None:
+    """The same while the broker keeps the tree waiting for an answer that never comes."""
+    code = f"""
+import os, subprocess, sys, threading, time
+import fake_broker
+held = threading.Event()
+def answer(pid, number):
+    if pid != wrapped.session.command_pid:
+        held.set()
+        time.sleep(876)
+    return 0
+wrapped = fake_broker.FakeBroker(answer).wrap(["sh", "-c", "sleep 876 & setsid sleep 875 & wait"])
+process = subprocess.Popen(wrapped.argv, pass_fds=wrapped.pass_fds,
+    env={{**os.environ, "{NAME}": sys.argv[1]}})
+wrapped.close()
+held.wait()
+print(process.pid, flush=True)
+time.sleep(876)
+"""
+    value = mark()
+    process = harness(code, value)
+    launcher = int(process.stdout.readline())
+    assert len(marked(value)) >= 5
+    kill(which, process.pid, launcher)
+    eventually(lambda: marked(value) == [], 1.0)
+
+
+def test_kill_of_the_launchers_group(bystander: subprocess.Popen[bytes]) -> None:
+    """SIGKILL to the process group, which holds launcher, witness and command, does not reach the guard."""
+    value = mark()
+    process: Popen[bytes] = Popen(
+        [sys.executable, "-c", DAEMONS],
+        broker=FakeBroker(),
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+        env={**os.environ, NAME: value},
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    kill_group(process.pid)
+    eventually(lambda: marked(value) == [], 1.0)
+    assert process.communicate(timeout=20)[0] == b""
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_stopped_launcher_is_guarded(harness: Any) -> None:
+    """A launcher that stopped along with its command ends no tree; the guard does."""
+    value = mark()
+    process = harness(HARNESS, value, DAEMONS, "alone")
+    launcher, _ = (int(word) for word in process.stdout.readline().split())
+    os.kill(launcher, signal.SIGSTOP)
+    eventually(lambda: state(launcher) == "T")
+    process.kill()
+    eventually(lambda: marked(value) == [], 1.0)
+
+
+def test_killed_guard_ends_the_tree() -> None:
+    """A tree whose guard is gone is not left unguarded."""
+    value = mark()
+    process: Popen[bytes] = Popen(
+        [sys.executable, "-c", DAEMONS],
+        broker=FakeBroker(),
+        stdout=subprocess.PIPE,
+        env={**os.environ, NAME: value},
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    os.kill(guard_of(process.pid), signal.SIGKILL)
+    assert process.wait(20) == -signal.SIGKILL
+    eventually(lambda: marked(value) == [], 1.0)
+    process.stdout.close()
+
+
+def test_what_the_guard_is() -> None:
+    """It has three descriptors, a session of its own, every signal blocked; pipes end as bare while it lives;
+    it ends with the command, before wait() returns."""
+    with Popen(["cat"], broker=FakeBroker(), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        guard = guard_of(process.pid)
+        held = [os.readlink(f"/proc/{guard}/fd/{fd}") for fd in sorted(os.listdir(f"/proc/{guard}/fd"))]
+        status = Path(f"/proc/{guard}/status").read_text()
+        blocked = int(status.partition("SigBlk:")[2].split()[0], 16)
+        kinds = [re.findall("pidfd|socket", name) for name in held]
+        assert kinds == [["pidfd"], ["pidfd"], ["socket"]]
+        assert os.getsid(guard) == guard
+        assert blocked | 1 << (signal.SIGKILL - 1) | 1 << (signal.SIGSTOP - 1) == 2**64 - 1
+    assert process.returncode == 0
+    assert state(guard) == ""
+
+
+def test_signals_to_the_tree_pass_the_guard_by() -> None:
+    """The launcher's own kill(-1) does not reach it: SIGSTOP to the tree leaves it running."""
+    process: Popen[bytes] = Popen(["cat"], broker=FakeBroker(), stdin=subprocess.PIPE)
+    guard = guard_of(process.pid)
+    command = process.command_pid
+    assert command is not None
+    process.session.signal(signal.SIGSTOP, tree=True)
+    eventually(lambda: state(command) == "T")
+    assert state(guard) == "S"
+    process.session.signal(signal.SIGCONT, tree=True)
+    process.communicate(timeout=20)
+    assert process.returncode == 0
+
+
+def test_the_tree_cannot_touch_the_guard() -> None:
+    """Nothing in the tree can signal the guard, the witness or the launcher; its own child it can."""
+    script = """
+import os, signal, subprocess
+child = subprocess.Popen(["sleep", "876"])
+launcher = os.getppid()
+others = [int(pid) for pid in open(f"/proc/{launcher}/task/{launcher}/children").read().split()]
+for pid in [launcher, *others]:
+    for number in (0, signal.SIGKILL, signal.SIGSTOP):
+        if pid != os.getpid():
+            try: os.kill(pid, number)
+            except PermissionError: continue
+            print("signalled", pid, number)
+os.kill(child.pid, signal.SIGKILL)
+print(child.wait(), len(others))
+"""
+    process: Popen[str] = Popen(
+        [sys.executable, "-c", script], broker=FakeBroker(), stdout=subprocess.PIPE, text=True
+    )
+    assert process.communicate(timeout=20)[0].split() == ["-9", "3"]  # command, witness and guard
+
+
+# A fork bomb that stays within bounds: two hundred lines of processes, each of which is always a new one, in a
+# session of its own. As pid 1 of a namespace, the test starts it under a broker there, kills, and counts.
+BOMB = """
+import os, signal, time
+print("ready", flush=True)
+os.nice(5)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+for line in range(200):
+    if os.fork() == 0:
+        while True:
+            if os.fork(): os._exit(0)
+            os.setsid()
+            time.sleep(0.05)
+while True: time.sleep(1)
+"""
+IN_NAMESPACE = f"""
+import os, signal, subprocess, sys, time
+import marked
+assert os.getpid() == 1
+value, which, seconds = marked.mark(), sys.argv[1], float(sys.argv[2])
+bystander = subprocess.Popen(["sleep", "876"])
+harness = subprocess.Popen([sys.executable, "-c", sys.argv[3], value, sys.argv[4], "alone"],
+                           stdout=subprocess.PIPE, text=True)
+launcher = int(harness.stdout.readline().split()[0])
+time.sleep(seconds)
+before = sum(name.isdigit() for name in os.listdir("/proc"))
+for pid in dict(harness=[harness.pid], launcher=[launcher]).get(which, [harness.pid, launcher]):
+    os.kill(pid, signal.SIGKILL)
+end = time.monotonic() + 1
+while time.monotonic() < end:
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]: pass
+    except ChildProcessError: pass
+    time.sleep(0.01)
+print(before > 150, len(marked.marked(value)), os.path.exists(f"/proc/{{bystander.pid}}/environ"), flush=True)
+"""
+
+
+@tries(1, 15)
+@pytest.mark.parametrize("which", ["harness", "launcher", "both"])
+def test_fork_bomb_of_daemons(
+    which: str, amount: int, environment: dict[str, str], namespaced: Callable[..., Any]
+) -> None:
+    """A bomb of daemons that is in full swing is gone a second after the SIGKILL."""
+    for _ in range(amount):
+        done = namespaced([sys.executable, "-c", IN_NAMESPACE, which, "0.5", HARNESS, BOMB], env=environment)
+        assert done.stdout.split() == ["True", "0", "True"], done.stderr
+
+
+@pytest.fixture
+def namespaced() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a command as pid 1 of a pid namespace of its own, which ends with it: whatever goes wrong."""
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        pytest.skip("needs root and unshare(1)")
+
+    def run(argv: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["unshare", "-pfm", "--mount-proc", "--kill-child", *argv],
+            capture_output=True,
+            text=True,
+            timeout=50,
+            check=False,
+            **options,
+        )
+
+    return run
