@@ -45,6 +45,7 @@ class FakeSession:
         self.proof = b""
         self.failed: protocol.Failed | None = None
         self.started = False
+        self.exceeded: protocol.Limit | None = None
         self.lingers = False
         self.command_status: int | None = None
         self.denials: list[object] = []
@@ -117,6 +118,8 @@ class FakeSession:
         elif isinstance(message, protocol.Started):
             self.started = True
             self.known.set()
+        elif isinstance(message, protocol.Exceeded):
+            self.exceeded = message.limit
         elif isinstance(message, protocol.Failed):
             self.failed = message
             self.known.set()
@@ -158,6 +161,7 @@ class FakeBroker:
     Args:
         answer: Called with (pid, number) for each notification; 0 lets it go on, else an errno.
         scope: Ask for the Landlock signal scope.
+        limits: What START limits.
         go: Let the command run.
         filter: The BPF program.
         harness: Whose death ends the tree; None: this process's.
@@ -169,6 +173,7 @@ class FakeBroker:
         *,
         scope: bool = True,
         no_cores: bool = False,
+        limits: protocol.Limits | None = None,
         go: bool = True,
         filter: bytes = notify(EXECVE),
         harness: int | None = None,
@@ -179,7 +184,7 @@ class FakeBroker:
         flags = protocol.StartFlag.SCOPE if scope else protocol.StartFlag(0)
         if no_cores:
             flags |= protocol.StartFlag.NO_CORES
-        self.start = protocol.Start(filter, flags, WAIT_KILLABLE_RECV)
+        self.start = protocol.Start(filter, flags, WAIT_KILLABLE_RECV, limits or protocol.Limits())
         self.closed = False
 
     def wrap(

@@ -233,7 +233,7 @@ class Structure(Walker):
     def _limits(self, node: Node, draft: Draft) -> None:
         from rampart_seccomp.policy.limits import KEYS, Limits
 
-        for key, value in self.keys(node, "limits", KEYS, {}, "limits").items():
+        for key, value in self.keys(node, "limits", KEYS, {}, "set of limits").items():
             path = f"limits.{key}"
             scalar = self.scalar(value, path)
             if scalar.value is None:
