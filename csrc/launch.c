@@ -347,8 +347,8 @@ static bool is_ours_to_pass_on(struct launch *launch, const struct signalfd_sigi
         renew_witness(launch);
     /* The terminal signals the foreground group. Except when it goes away: then it tells the leader of the
      * session, which without us would be the command. */
-    if (info->ssi_code > 0)
-        return signo == SIGHUP && getsid(0) == getpid() && !same_group;
+    if (info->ssi_code > 0 && !(signo == SIGHUP && getsid(0) == getpid()))
+        return false;
     return !(to_group && same_group);
 }
 

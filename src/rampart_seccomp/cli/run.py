@@ -193,10 +193,18 @@ def _wait(launcher: subprocess.Popen[bytes], session: Session) -> int:
     """Wait for the launcher, which ends as the command did, and pass signals on meanwhile."""
     while (status := launcher.poll()) is None:
         received = signal.sigwaitinfo(FORWARDED | {signal.SIGCHLD})
-        # Positive codes are the kernel's: the terminal has sent this to the command, too.
-        if received.si_signo != signal.SIGCHLD and received.si_code <= 0:
+        if _is_to_be_passed_on(received):
             session.signal(received.si_signo, tree=False)
     return status
+
+
+def _is_to_be_passed_on(received: signal.struct_siginfo) -> bool:
+    """Tell whether the command has not got a signal by itself."""
+    if received.si_signo == signal.SIGCHLD:
+        return False
+    # Positive codes are the kernel's: the terminal signals the foreground group, and so the command, too. Except
+    # when it goes away: then it tells the leader of the session, which without us would be the command.
+    return received.si_code <= 0 or (received.si_signo == signal.SIGHUP and os.getsid(0) == os.getpid())
 
 
 def _not_started(program: bytes, error: OSError) -> int:
