@@ -152,10 +152,12 @@ def environment(project: Any) -> dict[str, str]:
 def start(project: Any, environment: dict[str, str]) -> Iterator[Callable[..., Any]]:
     """Start a harness with a family; gives it, the launcher's pid, the mark, and the pids of forked copies."""
     started: list[subprocess.Popen[str]] = []
+    marks: list[str] = []
     project.write("asked", "x")
 
     def begin(then: str = "sleep") -> Any:
         mark = uuid.uuid4().hex
+        marks.append(mark)
         harness = subprocess.Popen(
             [sys.executable, "-c", HARNESS, FAMILY, mark, then],
             stdin=subprocess.PIPE,
@@ -173,6 +175,8 @@ def start(project: Any, environment: dict[str, str]) -> Iterator[Callable[..., A
     for harness in started:
         harness.kill()
         harness.communicate(timeout=20)
+    for pid in (pid for mark in marks for pid in living(mark)):
+        os.kill(pid, signal.SIGKILL)  # what a failed test leaves behind
 
 
 def amounts(quick: int, long: int) -> Any:

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import uuid
 from pathlib import Path
 
 NAME = "RAMPART_TEST_TREE"
 
 
+_given: list[str] = []
+
+
 def mark() -> str:
     """A value that no other tree has."""
-    return uuid.uuid4().hex
+    _given.append(uuid.uuid4().hex)
+    return _given[-1]
+
+
+def end_marked() -> None:
+    """Kill what a failed test left of all trees that were marked so far."""
+    while _given:
+        for pid in marked(_given.pop()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def marked(value: str) -> list[int]:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from fake_broker import FakeBroker
 from launching import eventually, gone, state
-from marked import NAME, mark, marked
+from marked import NAME, end_marked, mark, marked
 
 from rampart_seccomp.kernel.probes import signal_scope
 from rampart_seccomp.launch import Popen
@@ -70,6 +70,13 @@ def guard_of(launcher: int) -> int:
     children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
     (found,) = (pid for pid in children if Path(f"/proc/{pid}/comm").read_text() == "rampart-guard\n")
     return int(found)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    """Not even of a test that fails."""
+    yield
+    end_marked()
 
 
 @pytest.fixture
