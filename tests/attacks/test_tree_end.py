@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.skipif(not signal_scope(), reason="without Landlock's signal scope there is no guard"),
 ]
 
-# A tree that holds on: daemons of other sessions that ignore what they can, and one whose call is held for good.
+# A tree that holds on: daemons of other sessions that ignore what they can; the call of one is held for good.
 FAMILY = """
 import os, signal, subprocess, time
 def daemon(*argv):
@@ -42,7 +42,7 @@ time.sleep(0.3)
 print("ready", flush=True)
 while True: time.sleep(1)
 """
-# Two hundred lines of processes, each in a session of its own and always a new one, which also start programs.
+# Two hundred lines of processes, each a new one in a session of its own time and again; some start programs.
 BOMB = """
 import os, signal, time
 print("ready", flush=True)
@@ -91,7 +91,8 @@ def left():
     found = []
     for pid in processes():
         try:
-            if f"RAMPART_TEST_TREE={mark}".encode() in Path(f"/proc/{pid}/environ").read_bytes(): found.append(pid)
+            variables = Path(f"/proc/{pid}/environ").read_bytes()
+            if f"RAMPART_TEST_TREE={mark}".encode() in variables: found.append(pid)
         except OSError: continue
     return found
 bystander = subprocess.Popen(["sleep", "876"])
@@ -150,7 +151,7 @@ def environment(project: Any) -> dict[str, str]:
 
 @pytest.fixture
 def start(project: Any, environment: dict[str, str]) -> Iterator[Callable[..., Any]]:
-    """Start a harness with a family; gives it, the launcher's pid, the mark, and the pids of forked copies."""
+    """Start a harness with a family; gives it, the launcher's pid, the mark, the pids of its copies."""
     started: list[subprocess.Popen[str]] = []
     marks: list[str] = []
     project.write("asked", "x")
@@ -207,7 +208,7 @@ def test_sigkill(victims: str, amount: int, start: Callable[..., Any]) -> None:
 
 @amounts(1, 20)
 def test_forked_harness(amount: int, start: Callable[..., Any]) -> None:
-    """Row 43: children of the harness that hold copies of listener and sockets change nothing, and live on."""
+    """Row 43: children of the harness with copies of listener and sockets change nothing, and live on."""
     for _ in range(amount):
         harness, _, mark, copies = start("fork")
         assert len(living(mark)) >= 7
@@ -220,16 +221,16 @@ def test_forked_harness(amount: int, start: Callable[..., Any]) -> None:
 
 @amounts(1, 10)
 @pytest.mark.parametrize("action", ["Popen.kill", "killpg", "launcher", "harness", "both"])
-def test_fork_bomb(
-    action: str, amount: int, project: Any, environment: dict[str, str]
-) -> None:
+def test_fork_bomb(action: str, amount: int, project: Any, environment: dict[str, str]) -> None:
     """Rows 46 and 53: a bomb of daemons that start programs is ended as surely as anything else."""
     if os.geteuid() != 0 or shutil.which("unshare") is None:
         pytest.skip("needs root and unshare(1), to keep the bomb in a pid namespace")
     for _ in range(amount):
         done = subprocess.run(
-            ["unshare", "-pfm", "--mount-proc", "--kill-child", sys.executable, "-c", IN_NAMESPACE]
-            + [HARNESS, action, uuid.uuid4().hex, BOMB],
+            [
+                *("unshare", "-pfm", "--mount-proc", "--kill-child", sys.executable, "-c", IN_NAMESPACE),
+                *(HARNESS, action, uuid.uuid4().hex, BOMB),
+            ],
             capture_output=True,
             text=True,
             timeout=60,
@@ -250,7 +251,8 @@ def test_what_is_rampart_s_is_outside(project: Any, allow_all: Any) -> None:
 import os, subprocess
 child = subprocess.Popen(["sleep", "876"])
 launcher = os.getppid()
-ours = [int(pid) for pid in open(f"/proc/{launcher}/task/{launcher}/children").read().split() if int(pid) != os.getpid()]
+children = open(f"/proc/{launcher}/task/{launcher}/children").read().split()
+ours = [int(pid) for pid in children if int(pid) != os.getpid()]
 def opens(pid, name):
     try: os.close(os.open(f"/proc/{pid}/{name}", os.O_RDONLY))
     except OSError: return False

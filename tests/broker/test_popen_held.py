@@ -107,20 +107,21 @@ def test_wait_and_communicate_time_out(held: Held) -> None:
 def test_run_times_out(project: Any) -> None:
     """run(timeout=) kills a tree that waits for an answer, and raises."""
     project.write("asked", "x")
-    policy = rampart.Policy(
-        rules=[EVERYTHING, rampart.ask("read", paths=["./asked"], name="question")]
-    )
+    policy = rampart.Policy(rules=[EVERYTHING, rampart.ask("read", paths=["./asked"], name="question")])
     with pytest.raises(subprocess.TimeoutExpired) as raised:
         prompt(
             lambda: project.run(
-                ["sh", "-c", "echo begun; cat asked"], policy, on_ask=lambda event: time.sleep(876), timeout=0.7
+                ["sh", "-c", "echo begun; cat asked"],
+                policy,
+                on_ask=lambda event: time.sleep(876),
+                timeout=0.7,
             )
         )
     assert raised.value.stdout in ("begun\n", b"begun\n")
 
 
 def test_output_ends_as_bare(project: Any, allow_all: Any) -> None:
-    """communicate() returns when all writers have closed the pipe, whoever lives on: launcher, guard, daemon."""
+    """communicate() returns when all writers have closed the pipe; launcher, guard and daemon are none."""
     script = "exec 1>&-; read line"
     with rampart.Popen(
         ["sh", "-c", f"echo out; setsid sleep 876 >&- 2>&- & {script}"],

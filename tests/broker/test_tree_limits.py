@@ -22,8 +22,8 @@ pytestmark = pytest.mark.core
 EVERYTHING = ["read", "write", "exec", "connect", "listen"]
 SHOW = """
 import resource, subprocess, sys
-shown = [resource.getrlimit(getattr(resource, name)) for name in ("RLIMIT_NOFILE", "RLIMIT_CPU", "RLIMIT_DATA")]
-print(shown, flush=True)
+names = ("RLIMIT_NOFILE", "RLIMIT_CPU", "RLIMIT_DATA")
+print([resource.getrlimit(getattr(resource, name)) for name in names], flush=True)
 if len(sys.argv) == 1:
     subprocess.run([sys.executable, *sys.orig_argv[1:], "child"], check=True)
 """
@@ -34,15 +34,13 @@ def limited() -> Callable[..., rampart.Policy]:
     """A policy that restricts nothing but these."""
 
     def make(**limits: Any) -> rampart.Policy:
-        return rampart.Policy(
-            rules=[rampart.allow(EVERYTHING, name="everything")], limits=Limits(**limits)
-        )
+        return rampart.Policy(rules=[rampart.allow(EVERYTHING, name="everything")], limits=Limits(**limits))
 
     return make
 
 
 def test_kept_by_the_kernel(project: Any, limited: Callable[..., rampart.Policy]) -> None:
-    """Descriptors, CPU time and memory are limits of the command and of what it starts, and of nobody else."""
+    """Descriptors, CPU time and memory are limits of the command and what it starts, of nobody else."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     bare = project.run([sys.executable, "-c", SHOW], limited()).stdout.splitlines()
     done = project.run(
@@ -138,11 +136,15 @@ def test_stopped_launcher(limit: dict[str, Any], limited: Callable[..., rampart.
     """Stopping the launcher, which a command can bring about as a shell's job, is no way around."""
     if not rampart.kernel.probes.signal_scope():  # type: ignore[attr-defined]
         pytest.skip("without Landlock's signal scope there is no guard")
+    code = "import os, time; print(flush=True); time.sleep(0.5); [os.fork() for _ in '123']; time.sleep(876)"
     process: rampart.Popen[bytes] = rampart.Popen(
-        ["sh", "-c", f"sleep 0.5; {FAMILY.format(5)}"], policy=limited(**limit)
+        [sys.executable, "-c", code], policy=limited(**limit), stdout=subprocess.PIPE
     )
-    os.kill(process.pid, signal.SIGSTOP)
-    assert process.wait(20) == -signal.SIGKILL
+    with process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        os.kill(process.pid, signal.SIGSTOP)
+        assert process.wait(20) == -signal.SIGKILL
 
 
 def test_stack_keeps_the_lowest(project: Any, limited: Callable[..., rampart.Policy]) -> None:

@@ -1,4 +1,4 @@
-"""Finding the processes of a tree without their help: by a variable of the environment they were started with."""
+"""Finding the processes of a tree without their help: by a variable they were started with."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def end_marked() -> None:
 
 
 def marked(value: str) -> list[int]:
-    """All living processes that were started with this mark: of the tree, the launcher's, and forks of them."""
+    """All living processes that were started with this mark: the tree's, and Rampart's own."""
     wanted = f"{NAME}={value}".encode()
     found = []
     for entry in os.listdir("/proc"):

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,8 +25,8 @@ pytestmark = [
     pytest.mark.skipif(not signal_scope(), reason="without Landlock's signal scope there is no guard"),
 ]
 
-# A command with daemons of other sessions, two of which have nothing of the command left but their mark, and one
-# that ignores what can be ignored. None of them makes a call that the broker would hear of.
+# A command with daemons: two in sessions of their own that ignore what can be ignored, one in its own group.
+# None of them makes a call that the broker would hear of.
 DAEMONS = """
 import os, signal, sys, time
 def daemon():
@@ -278,8 +277,8 @@ print(child.wait(), len(others))
     assert process.communicate(timeout=20)[0].split() == ["-9", "3"]  # command, witness and guard
 
 
-# A fork bomb that stays within bounds: two hundred lines of processes, each of which is always a new one, in a
-# session of its own. As pid 1 of a namespace, the test starts it under a broker there, kills, and counts.
+# A fork bomb that stays within bounds: two hundred lines of processes, each a new one in a session of its
+# own time and again. As pid 1 of a namespace, the test starts it under a broker there, kills, and counts.
 BOMB = """
 import os, signal, time
 print("ready", flush=True)
@@ -294,7 +293,7 @@ for line in range(200):
             time.sleep(0.05)
 while True: time.sleep(1)
 """
-IN_NAMESPACE = f"""
+IN_NAMESPACE = """
 import os, signal, subprocess, sys, time
 import marked
 assert os.getpid() == 1
@@ -313,7 +312,7 @@ while time.monotonic() < end:
         while os.waitpid(-1, os.WNOHANG)[0]: pass
     except ChildProcessError: pass
     time.sleep(0.01)
-print(before > 150, len(marked.marked(value)), os.path.exists(f"/proc/{{bystander.pid}}/environ"), flush=True)
+print(before > 150, len(marked.marked(value)), os.path.exists(f"/proc/{bystander.pid}/environ"), flush=True)
 """
 
 

@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fake_broker import FakeBroker
@@ -39,7 +38,9 @@ def ways(environment: dict[str, str], tmp_path: Path) -> dict[str, list[str]]:
     """What to put in front of a command: nothing, the command line, a harness that uses Popen."""
     policy = tmp_path / "policy.yaml"
     policy.write_text(
-        "version: 1\ndefault: {read: allow, write: allow, exec: allow, connect: allow, listen: allow}\nrules: []\n"
+        "version: 1\n"
+        "default: {read: allow, write: allow, exec: allow, connect: allow, listen: allow}\n"
+        "rules: []\n"
     )
     harness = tmp_path / "harness.py"
     harness.write_text(HARNESS)
@@ -147,7 +148,9 @@ def test_window_size(shell: Terminal) -> None:
     assert ask(shell, "stty size") == ["24 80"]
     shell.resize(30, 100)
     assert ask(shell, "stty size") == ["30 100"]
-    shell.type("sh -c 'trap \"stty size; n=x\\$n; echo once:\\$n:\" WINCH; echo go; while :; do sleep 0.1; done'\n")
+    shell.type(
+        "sh -c 'trap \"stty size; n=x\\$n; echo once:\\$n:\" WINCH; echo go; while :; do sleep 0.1; done'\n"
+    )
     shell.expect("go\r\n")
     shell.resize(40, 120)
     shell.expect("40 120\r\nonce:x:")
@@ -226,10 +229,11 @@ def test_the_sandbox_as_a_job(
 def test_hang_up(
     way: str, ways: dict[str, list[str]], start: Callable[[list[str]], Terminal], tmp_path: Path
 ) -> None:
-    """When the terminal goes away, its leader is told: the command, once. (A harness that dies of it takes the
-    tree along.)"""
+    """When the terminal goes away, its leader is told: the command, once. A harness that dies of it takes the
+    tree along."""
     said = tmp_path / "said"
-    script = f"trap 'echo hung up >> {said}' HUP; echo go; for i in $(seq 20); do sleep 0.1; done; echo end >> {said}"
+    script = f"trap 'echo hung up >> {said}' HUP; echo go; "
+    script += f"for i in $(seq 20); do sleep 0.1; done; echo end >> {said}"
     if way == "launcher":
         wrapped = FakeBroker().wrap([b"sh", b"-c", os.fsencode(script)])
         os.set_inheritable(wrapped.pass_fds[0], True)

@@ -70,8 +70,7 @@ class Session:
         traps: What the filter of the tree holds; fixed at its launch.
         finished: Set when no process of the tree is left.
         lingers: True if what the command leaves running lives until the broker is closed.
-        command_ended: Set when the command has ended; with a policy that lets the rest of the tree linger, that
-            can be long before.
+        command_ended: Set when the command has ended; if its tree lingers, that can be long before.
         command_status: Exit status of a command whose tree lingers, negative for a signal; None otherwise.
     """
 

@@ -202,8 +202,8 @@ def _is_to_be_passed_on(received: signal.struct_siginfo) -> bool:
     """Tell whether the command has not got a signal by itself."""
     if received.si_signo == signal.SIGCHLD:
         return False
-    # Positive codes are the kernel's: the terminal signals the foreground group, and so the command, too. Except
-    # when it goes away: then it tells the leader of the session, which without us would be the command.
+    # Positive codes are the kernel's: the terminal signals the foreground group, and so the command, too.
+    # Except when it goes away: then it tells the leader of the session, which bare would be the command.
     return received.si_code <= 0 or (received.si_signo == signal.SIGHUP and os.getsid(0) == os.getpid())
 
 

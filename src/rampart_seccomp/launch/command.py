@@ -128,7 +128,9 @@ def supervise(
         policy = Policy.load("agent" if policy is None else policy)
     own = Broker(policy, on_ask=on_ask, audit=audit, explain=explain)
     try:
-        return Supervision(own.wrap(command.argv, program=command.program, directory=where, linger=False), own)
+        return Supervision(
+            own.wrap(command.argv, program=command.program, directory=where, linger=False), own
+        )
     except BaseException:
         own.close()
         raise

@@ -187,7 +187,7 @@ class Popen(subprocess.Popen[AnyStr]):
         """
         if self.session.lingers and self.returncode is None:
             if not self.session.command_ended.wait(timeout):
-                raise subprocess.TimeoutExpired(self.args, timeout or 0.0)  # type: ignore[arg-type]
+                raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
             status = self._leave_lingering()
             if status is not None:
                 return status

@@ -25,7 +25,9 @@ def _count(value: Any) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= _COUNT_MAX:
-        raise PolicyError(f"{value!r} is not a number of at least 1", hint="write a whole number, such as 100")
+        raise PolicyError(
+            f"{value!r} is not a number of at least 1", hint="write a whole number, such as 100"
+        )
     return value
 
 

@@ -238,9 +238,9 @@ class Structure(Walker):
             scalar = self.scalar(value, path)
             if scalar.value is None:
                 self.fail(f"`{key}` is empty", value, path)
-            name = key.replace("-", "_")
-            self.attempt(lambda given, name=name: Limits(**{name: given}), scalar.value, value, path)
-            draft.limits[name] = scalar.value
+            given = {key.replace("-", "_"): scalar.value}
+            self.attempt(lambda limits: Limits(**limits), given, value, path)
+            draft.limits.update(given)
 
     def _flag(self, node: Node, path: str) -> bool:
         value = self.scalar(node, path).value
