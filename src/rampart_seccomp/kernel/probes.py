@@ -164,8 +164,11 @@ class Features:
 
     def _landlock(self) -> Finding:
         if self.landlock_abi >= SCOPE_ABI:
-            return Finding("Landlock", "ok", f"ABI {self.landlock_abi}, with signal scope")
-        lost = "signals to processes outside of the tree are not confined"
+            return Finding("Landlock", "ok", f"ABI {self.landlock_abi}, with signal scope: trees are guarded")
+        lost = (
+            "signals to processes outside of the tree are not confined, and if the launcher is killed, processes "
+            "of the tree that make no mediated call may outlive it"
+        )
         if self.landlock_abi:
             return Finding("Landlock", "degraded", f"ABI {self.landlock_abi}: {lost}", "Linux 6.12 or newer")
         hint = "add landlock to the lsm= boot parameter; Linux 6.12 or newer for the signal scope"
