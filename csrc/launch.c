@@ -101,21 +101,6 @@ static int reserve_standard_fds(void)
     }
 }
 
-/*
- * Confine signals with the outer of two Landlock domains and try it out: what could be signalled before
- * must not be afterwards. EPERM alone would prove nothing, a harness of another user gives it too.
- */
-static int enter_signal_scope(struct launch *launch)
-{
-    bool before = syscall(SYS_pidfd_send_signal, launch->harness, 0, NULL, 0U) == 0;
-    int error = install_signal_scope();
-    if (error < 0)
-        return error;
-    bool after = syscall(SYS_pidfd_send_signal, launch->harness, 0, NULL, 0U) == 0 || errno != EPERM;
-    launch->scoped = before && !after;
-    return 0;
-}
-
 /* The process behind a pidfd, as this process numbers it (proc_pid_fdinfo(5)); 0 if that cannot be told. */
 static pid_t pid_behind(int pidfd)
 {
@@ -494,9 +479,10 @@ static int clone_child(struct launch *launch, const char *program, char **argv)
     launch->landlock = (uint32_t)landlock_abi();
     child.scope = (start.head.flags & RS_START_SCOPE) != 0 && launch->landlock >= 6;
     if (child.scope) {
-        error = enter_signal_scope(launch);
-        if (error < 0)
-            return error;
+        int proven = enter_proven_scope(launch->harness);
+        if (proven < 0)
+            return proven;
+        launch->scoped = proven != 0;
     }
     if (launch->scoped) {
         launch->guard = start_guard(launch->harness, &start.head.limits);

@@ -117,6 +117,9 @@ bool descends(pid_t pid, pid_t ancestor);
 int signal_tree(int signo, bool scoped);
 void end_tree(pid_t command, bool scoped, int *guard, int *status);
 
+/* scope.c */
+int enter_proven_scope(int harness);
+
 /* guard.c */
 int start_guard(int harness, const struct rs_limits *limits);
 enum { GUARD_READY = 0 }; /* else an enum rs_limit */

@@ -152,3 +152,17 @@ def test_stack_keeps_the_lowest(project: Any, limited: Callable[..., rampart.Pol
     stack = rampart.Policy.stack(limited(open_files=70), limited(open_files=90, cpu_seconds=5))
     done = project.run(["sh", "-c", "ulimit -n; ulimit -t"], stack)
     assert done.stdout.split() == ["70", "5"]
+
+
+@pytest.mark.parametrize("flags", [[], ["--explain"]], ids=["plain", "explained"])
+def test_command_line_says_why(flags: list[str], project: Any) -> None:
+    """`run` dies as its command did, and says once which limit that was."""
+    policy = project.base / "policy.yaml"
+    policy.write_text(
+        "version: 1\ndefault: {read: allow, write: allow, exec: allow, connect: allow, listen: allow}\n"
+        "rules: []\nlimits: {wall-time: 0.5s}\n"
+    )
+    done = project.run_cli(["sleep", "876"], policy, *flags)
+    assert done.returncode == -signal.SIGKILL
+    assert done.stderr.count("the tree was ended: wall-time 0.5s") == 1
+    assert "raise `limits: {wall-time: 0.5s}`" in done.stderr

@@ -46,7 +46,8 @@ class FakeSession:
         self.failed: protocol.Failed | None = None
         self.started = False
         self.exceeded: protocol.Limit | None = None
-        self.lingers = False
+        self.lingers = protocol.StartFlag.LINGER in broker.start.flags
+        self.command_ended = threading.Event()
         self.command_status: int | None = None
         self.denials: list[object] = []
         self.events: list[object] = []
@@ -104,6 +105,7 @@ class FakeSession:
             os.close(self.listener)
         self.control.close()
         self.known.set()
+        self.command_ended.set()
         self.finished.set()
 
     def _take(self, message: protocol.Message, fds: list[int]) -> None:
@@ -118,6 +120,9 @@ class FakeSession:
         elif isinstance(message, protocol.Started):
             self.started = True
             self.known.set()
+        elif isinstance(message, protocol.Ended):
+            self.command_status = os.waitstatus_to_exitcode(message.status)
+            self.command_ended.set()
         elif isinstance(message, protocol.Exceeded):
             self.exceeded = message.limit
         elif isinstance(message, protocol.Failed):
@@ -173,6 +178,7 @@ class FakeBroker:
         *,
         scope: bool = True,
         no_cores: bool = False,
+        linger: bool = False,
         limits: protocol.Limits | None = None,
         go: bool = True,
         filter: bytes = notify(EXECVE),
@@ -184,6 +190,8 @@ class FakeBroker:
         flags = protocol.StartFlag.SCOPE if scope else protocol.StartFlag(0)
         if no_cores:
             flags |= protocol.StartFlag.NO_CORES
+        if linger:
+            flags |= protocol.StartFlag.LINGER
         self.start = protocol.Start(filter, flags, WAIT_KILLABLE_RECV, limits or protocol.Limits())
         self.closed = False
 

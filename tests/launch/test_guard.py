@@ -344,3 +344,17 @@ def namespaced() -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
+
+
+def test_harness_of_another_user(harness: Any) -> None:
+    """A launcher that may not signal the harness proves its scope on a process of its own, and has a guard."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to become somebody else")
+    code = HARNESS.replace("stdout=-1,", "stdout=-1, user=65534, group=65534, extra_groups=[],")
+    code = code.replace("print(process.pid,", "assert process.session.hello.scoped; print(process.pid,")
+    value = mark()
+    process = harness(code.replace("sys.executable", "'/usr/bin/python3'"), value, DAEMONS, "alone")
+    launcher, _ = (int(word) for word in process.stdout.readline().split())
+    assert Path(f"/proc/{launcher}").stat().st_uid == 65534
+    os.kill(launcher, signal.SIGKILL)
+    eventually(lambda: marked(value) == [], 1.0)

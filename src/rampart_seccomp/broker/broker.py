@@ -438,7 +438,7 @@ class Broker:
     def _note_limit(self, denial: Denial) -> None:
         """Tell and record that a tree is ended because of a limit."""
         if self._explain is not None:
-            self._tell(denial, self._explain)
+            self._report(f"rampart: {denial.message}: {denial.object}\n  {denial.suggestion}\n")
         if self._audit is None:
             return
         from rampart_seccomp.audit import make_change

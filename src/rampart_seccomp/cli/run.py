@@ -63,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
         broker = stack.enter_context(Broker(policy, on_ask=approver, audit=audit, explain=explain))
         # A question that still stands must not hold up the end.
         stack.callback(withdraw)
-        status = _run(broker, [os.fsencode(word) for word in command], before)
+        status = _run(broker, [os.fsencode(word) for word in command], before, explained=options.explain)
     return status if status >= 0 else _die_of(-status)
 
 
@@ -159,13 +159,14 @@ def _approver(ask: str) -> tuple[Callable[[Event], Verdict], Callable[[], Any]]:
     return terminal, terminal.close
 
 
-def _run(broker: Broker, command: list[bytes], mask: set[signal.Signals | int]) -> int:
+def _run(broker: Broker, command: list[bytes], mask: set[signal.Signals | int], *, explained: bool) -> int:
     """Start the command behind the broker and wait for it.
 
     Args:
         broker: Judges it.
         command: Its argument vector.
         mask: The signal mask that the command inherits.
+        explained: The broker itself says why a tree was ended.
 
     Returns:
         The exit status; negative: the number of the signal it died of.
@@ -186,6 +187,9 @@ def _run(broker: Broker, command: list[bytes], mask: set[signal.Signals | int]) 
     except OSError as error:
         return status if status < 0 else _not_started(command[0], error)
     session.wait_finished(SETTLE_SECONDS)
+    for denial in session.denials:
+        if denial.operation == "limit" and not explained:
+            complain(f"{denial.message}: {denial.object} ({denial.suggestion})")
     return status
 
 

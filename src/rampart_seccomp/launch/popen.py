@@ -37,7 +37,7 @@ class Popen(subprocess.Popen[AnyStr]):
 
     `pid` is the launcher's, which stands in for the command: its exit status is the command's. `kill` and
     `terminate` act on the whole tree, `send_signal` on the command. `wait` returns when the whole tree has
-    ended.
+    ended; with a broker whose policy says `linger`, when the command has.
 
     Args:
         policy: A Policy, a stack of them, or the name of a file or profile; None: the profile ``agent``.
