@@ -35,8 +35,8 @@ def test_pipes_of_the_harness_are_out_of_reach(
     """Its own pipe a program reopens; one of the harness it cannot, however old the Landlock."""
 
     class Start(protocol.Start):
-        def __init__(self, program: bytes, flags: Any, filter_flags: int) -> None:
-            super().__init__(program, scope, filter_flags)
+        def __init__(self, program: bytes, flags: Any, filter_flags: int, limits: Any) -> None:
+            super().__init__(program, scope, filter_flags, limits)
 
     monkeypatch.setattr(handover.protocol, "Start", Start)
     reader, writer = os.pipe()

@@ -347,7 +347,7 @@ def namespaced() -> Callable[..., subprocess.CompletedProcess[str]]:
 
 
 def test_harness_of_another_user(harness: Any) -> None:
-    """A launcher that may not signal the harness proves its scope on a process of its own, and has a guard."""
+    """A launcher that may not signal the harness proves its scope on a process of its own: it has a guard."""
     if os.geteuid() != 0:
         pytest.skip("needs root, to become somebody else")
     code = HARNESS.replace("stdout=-1,", "stdout=-1, user=65534, group=65534, extra_groups=[],")

@@ -1,4 +1,4 @@
-"""What the guard looks after, the launcher does where signals cannot be scoped; with a scope the same comes out."""
+"""What the guard looks after, the launcher does where signals cannot be scoped, and to the same end."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_within_the_limits(scope: bool) -> None:
 @SCOPES
 @pytest.mark.parametrize("end", ["last", "broker", "SIGTERM"])
 def test_linger(end: str, scope: bool) -> None:
-    """The launcher says how the command ended, and ends with the last process, the broker, or SIGTERM to it."""
+    """The launcher says how the command ended; it ends with the last process, the broker, or by SIGTERM."""
     sleep = "0.7" if end == "last" else "876"
     wrapped = FakeBroker(scope=scope, linger=True).wrap(
         [b"sh", b"-c", f"setsid sh -c 'echo $$; exec sleep {sleep}' & sleep 0.1; exit 3".encode()]

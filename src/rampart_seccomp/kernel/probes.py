@@ -166,8 +166,8 @@ class Features:
         if self.landlock_abi >= SCOPE_ABI:
             return Finding("Landlock", "ok", f"ABI {self.landlock_abi}, with signal scope: trees are guarded")
         lost = (
-            "signals to processes outside of the tree are not confined, and if the launcher is killed, processes "
-            "of the tree that make no mediated call may outlive it"
+            "signals to processes outside of the tree are not confined, and processes of the tree that make "
+            "no mediated call may outlive a killed launcher"
         )
         if self.landlock_abi:
             return Finding("Landlock", "degraded", f"ABI {self.landlock_abi}: {lost}", "Linux 6.12 or newer")
