@@ -114,6 +114,7 @@ def test_nothing_outlives_a_kill(
 ) -> None:
     """Zero processes of the tree, and none of ours, a second after the SIGKILL; a forked child of the harness
     with copies of all its sockets does not matter, and lives on."""
+    signal.alarm(60 + 10 * amount)
     for number in range(amount):
         value = mark()
         forked = "forked" if number % 2 else "alone"
@@ -143,6 +144,7 @@ process.kill()
 print(process.wait(), flush=True)
 time.sleep(876)
 """
+    signal.alarm(60 + 10 * amount)
     for number in range(amount):
         value = mark()
         process = harness(code, value, DAEMONS, 0.03 * number / amount)
@@ -322,6 +324,7 @@ def test_fork_bomb_of_daemons(
     which: str, amount: int, environment: dict[str, str], namespaced: Callable[..., Any]
 ) -> None:
     """A bomb of daemons that is in full swing is gone a second after the SIGKILL."""
+    signal.alarm(60 + 10 * amount)
     for _ in range(amount):
         done = namespaced([sys.executable, "-c", IN_NAMESPACE, which, "0.5", HARNESS, BOMB], env=environment)
         assert done.stdout.split() == ["True", "0", "True"], done.stderr
