@@ -9,7 +9,7 @@ import os
 import signal
 from typing import TYPE_CHECKING, Any, TextIO
 
-from rampart_seccomp.launch.command import Argument, Command, Supervision, supervise
+from rampart_seccomp.launch.command import Argument, Command, Supervision, nudge, supervise
 from rampart_seccomp.launch.popen import PREEXEC_REFUSED, SETTLE_SECONDS
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class Process(asyncio.subprocess.Process):
         self.session.signal(sig, tree=tree)
         # A launcher that stopped with its command does not read orders.
         if sig in (signal.SIGCONT, signal.SIGKILL):
-            self._launcher.send_signal(signal.SIGCONT)
+            nudge(self.pid)
 
 
 async def create_subprocess_exec(

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rampart_seccomp.broker import Broker, Session, Wrapped
     from rampart_seccomp.policy import AnyPolicy
 
-__all__ = ["Argument", "Command", "Supervision", "supervise"]
+__all__ = ["Argument", "Command", "Supervision", "nudge", "supervise"]
 
 Argument = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
@@ -58,6 +58,20 @@ class Command:
         """Let a start error name the program as the caller did, as subprocess does."""
         if error.filename is not None:
             error.filename = os.fspath(self.name)
+
+
+def nudge(launcher: int) -> None:
+    """Continue a launcher that stopped with its command: it reads no orders. Not passed on to the command."""
+    from rampart_seccomp.calls.shim import lib
+
+    try:
+        pidfd = os.pidfd_open(launcher)
+    except ProcessLookupError:
+        return
+    try:
+        lib.rs_nudge(pidfd)
+    finally:
+        os.close(pidfd)
 
 
 @attrs.define

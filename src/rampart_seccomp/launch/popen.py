@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Collection, Iterable, Mapping
 from typing import IO, TYPE_CHECKING, Any, AnyStr, TextIO
 
-from rampart_seccomp.launch.command import Argument, Command, Supervision, supervise
+from rampart_seccomp.launch.command import Argument, Command, Supervision, nudge, supervise
 
 if TYPE_CHECKING:
     from rampart_seccomp.broker import Broker, Decided, Denial, Session, Wrapped
@@ -223,7 +223,7 @@ class Popen(subprocess.Popen[AnyStr]):
         self.session.signal(sig, tree=tree)
         # A launcher that stopped with its command does not read orders.
         if sig in (signal.SIGCONT, signal.SIGKILL):
-            super().send_signal(signal.SIGCONT)
+            nudge(self.pid)
 
 
 def _reap(pid: int) -> None:
