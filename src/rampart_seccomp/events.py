@@ -50,19 +50,22 @@ class Program:
     """A verified exec: what a process really runs.
 
     Attributes:
-        path: Real path of the image; of a script, that of its last interpreter.
-        argv: The whole argument vector it was started with.
+        path: Real path of the image; of a script: of its last interpreter.
+        argv: The argument vector that the image got.
         clean: True if it was started without variables that make it run other code.
+        execs: The events that this exec was judged by: of a script, one for itself and one for each
+            interpreter. Empty: the image alone, with `argv`.
     """
 
     path: bytes
     argv: tuple[bytes, ...]
     clean: bool
+    execs: tuple[ExecEvent, ...] = ()
 
 
 @attrs.frozen
 class Process:
-    """Who acts, as far as /proc tells at the time of asking.
+    """Who acts, as far as /proc tells at the time of asking, and as far as its execs were verified.
 
     Attributes:
         pid: Thread group id, in the broker's pid namespace.
@@ -72,8 +75,9 @@ class Process:
         executable: Real path of the image; None where it could not be read.
         argv: Command line as the process shows it now; the process can change it.
         ancestry: Images of the ancestors, nearest first, up to the launched command.
-        lineage: Verified programs, the acting one first, then those beneath whose exec it runs (earlier execs
-            of the same process included), the launched command last; None: unknown.
+        lineage: Verified programs: the acting one first, then those beneath whose exec it runs (earlier
+            execs of the same process included), the launched command last. None if unknown: then what
+            restricts programs holds, and what allows them does not.
     """
 
     pid: int
@@ -131,12 +135,16 @@ class ExecEvent(Event):
         path: Real absolute name of the image (of the script, of the interpreter).
         argv: The whole argument vector that this image gets.
         named: Absolute name under which it was started, before the last symbolic link was followed.
+        changed: Names of the environment variables that it adds or changes with respect to what the calling
+            program was started with. None if unknown: then rules that restrict variables hold, and those
+            that allow them do not.
     """
 
     operation: Operation = Operation.EXEC
     path: bytes
     argv: tuple[bytes, ...] = ()
     named: bytes | None = None
+    changed: frozenset[bytes] | None = frozenset()
     kind: ClassVar[str] = "exec"
 
     @property

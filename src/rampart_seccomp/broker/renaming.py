@@ -39,7 +39,9 @@ class RenamingCheck:
 
     def forbids(self, renaming: Renaming) -> Decision | None:
         """Return the decision that the object itself would escape, if there is one."""
-        return self._matcher.widens(renaming.old, renaming.new, directory=False)
+        return self._matcher.widens(
+            renaming.old, renaming.new, directory=False, program=renaming.directory is None
+        )
 
     def leads_around(self, linking: Linking) -> Decision | None:
         """Return the decision that a symbolic link would lead around, if there is one."""
@@ -61,17 +63,18 @@ class RenamingCheck:
         To be called while the names are held still.
         """
         assert renaming.directory is not None
-        for count, (beneath, is_link) in enumerate(_names(b"/proc/self/fd/%d" % renaming.directory)):
+        for count, (beneath, mode) in enumerate(_names(b"/proc/self/fd/%d" % renaming.directory)):
             if count >= ENTRIES_MAX:
                 return _too_many(), f"there are more than {ENTRIES_MAX} files to look through"
             old, new = renaming.old + beneath, renaming.new + beneath
-            lost = self._matcher.widens(old, new, directory=False)
+            lost = self._matcher.widens(old, new, directory=False, program=not stat.S_ISDIR(mode))
             if lost is not None:
                 return lost, LIFTED
-            if is_link and (around := plants(self._matcher, new, old)) is not None:
+            if stat.S_ISLNK(mode) and (around := plants(self._matcher, new, old)) is not None:
                 return around, PLANTED
             created = self._create(new)
-            if _STRICTNESS[created.verdict] > _STRICTNESS[self._create(old).verdict]:
+            before = self._matcher.laxest(FileEvent(operation=Operation.CREATE, path=old))
+            if _STRICTNESS[created.verdict] > _STRICTNESS[before.verdict]:
                 return created, PLANTED
         return None
 
@@ -79,8 +82,8 @@ class RenamingCheck:
         return self._matcher.decide(FileEvent(operation=Operation.CREATE, path=path))
 
 
-def _names(directory: bytes, beneath: bytes = b"") -> Iterator[tuple[bytes, bool]]:
-    """Yield what lies beneath, as ``/a``, ``/a/b`` …, and whether it is a symbolic link; none is followed.
+def _names(directory: bytes, beneath: bytes = b"") -> Iterator[tuple[bytes, int]]:
+    """Yield what lies beneath, as ``/a``, ``/a/b`` …, with its mode; no symbolic link is followed.
 
     Raises:
         OSError: Something cannot be read.
@@ -91,7 +94,7 @@ def _names(directory: bytes, beneath: bytes = b"") -> Iterator[tuple[bytes, bool
         for name in os.listdir(directory + at):
             inner = at + b"/" + name
             mode = os.lstat(directory + inner).st_mode
-            yield inner, stat.S_ISLNK(mode)
+            yield inner, mode
             if stat.S_ISDIR(mode):
                 pending.append(inner)
 

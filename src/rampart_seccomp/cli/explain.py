@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import shlex
 import shutil
@@ -35,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
     matcher = load(options.policy, grants=options.grants).matcher()
     # `write` is four operations; where they are decided alike, once is enough.
     answers: dict[tuple[str, str, str], list[Explanation]] = {}
-    for event in _events(matcher, options.operation, options.object):
+    for event in _events(matcher, options):
         answer = explain(matcher, event)
         key = (answer.decision.verdict, printable(answer.object), "\n".join(_reasons(answer)))
         answers.setdefault(key, []).append(answer)
@@ -48,7 +49,8 @@ def main(argv: Sequence[str]) -> int:
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = Parser("explain", "Say which rule decides, why not the others, and how to change that.")
     parser.usage = (
-        f"{parser.prog} [--policy FILE|PROFILE]… {'|'.join(FILES)} PATH | exec CMD [ARG…] | "
+        f"{parser.prog} [--policy FILE|PROFILE]… [--program PATH] [--within CMD] [--env NAME]… "
+        f"{'|'.join(FILES)} PATH | exec CMD [ARG…] | "
         "connect HOST:PORT | listen [ADDRESS:]PORT"
     )
     parser.add_argument(
@@ -58,6 +60,11 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         help="default: the profile agent; several: a stack",
     )
     parser.add_argument("--grants", metavar="FILE", help="an overrides file for the last policy")
+    parser.add_argument("--program", metavar="PATH", help="the program that acts; default: an unknown one")
+    parser.add_argument("--within", metavar="CMD", help="the command, as one word, beneath which it acts")
+    parser.add_argument(
+        "--env", action="append", default=[], metavar="NAME", help="a variable that the exec adds or changes"
+    )
     parser.add_argument("operation", choices=(*FILES, "exec", "connect", "listen"), metavar="OPERATION")
     parser.add_argument("object", nargs=argparse.REMAINDER, metavar="OBJECT …")
     options = parser.parse_args(argv)
@@ -67,22 +74,46 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         parser.error(f"{options.operation} of what?")
     if len(options.object) > 1 and options.operation != "exec":
         parser.error(f"{options.operation} takes one object")
+    if options.env and options.operation != "exec":
+        parser.error(f"--env is for exec, and not for {options.operation}")
     return options
 
 
-def _events(matcher: AnyMatcher, operation: str, words: list[str]) -> Iterator[Event]:
+def _events(matcher: AnyMatcher, options: argparse.Namespace) -> Iterator[Event]:
     """Return the events that the words stand for, here and now."""
     from rampart_seccomp.policy.cases import events
 
+    operation, words = options.operation, options.object
+    ask = functools.partial(
+        events,
+        matcher,
+        operation,
+        program=None if options.program is None else _here(options.program),
+        within=None if options.within is None else _found(options.within),
+    )
     if operation in FILES:
-        return events(matcher, operation, path=os.path.abspath(os.path.expanduser(words[0])))
+        return ask(path=_here(words[0]))
     if operation == "exec":
         program = shutil.which(words[0])
         path = None if program is None else os.path.abspath(program)
-        return events(matcher, operation, path=path, command=shlex.join(words))
+        return ask(path=path, command=shlex.join(words), env=options.env)
     if operation == "connect":
-        return events(matcher, operation, host=words[0])
-    return events(matcher, operation, port=words[0])
+        return ask(host=words[0])
+    return ask(port=words[0])
+
+
+def _here(path: str) -> str:
+    return os.path.abspath(os.path.expanduser(path))
+
+
+def _found(command: str) -> str:
+    """Give a command line with its program as it is found here, if it is."""
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return command
+    program = shutil.which(words[0]) if words else None
+    return command if program is None else shlex.join([os.path.abspath(program), *words[1:]])
 
 
 def _reasons(explanation: Explanation) -> Iterator[str]:

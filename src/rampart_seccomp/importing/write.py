@@ -112,7 +112,7 @@ def _rule(proposal: Proposal) -> Iterator[str]:
         ("paths", rule.paths),
         ("commands", rule.commands),
         ("hosts", rule.hosts),
-        ("except", rule.except_),
+        ("except", tuple(map(str, rule.except_))),
     ):
         yield from _list(key, entries)
     if rule.message:

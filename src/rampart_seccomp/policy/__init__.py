@@ -3,6 +3,7 @@
 from rampart_seccomp.policy.builders import allow, ask, deny
 from rampart_seccomp.policy.decisions import Decision
 from rampart_seccomp.policy.environment import AnyEnvironment, Environment
+from rampart_seccomp.policy.exemptions import Exemption
 from rampart_seccomp.policy.explanation import Explanation, explain, suggest
 from rampart_seccomp.policy.grants import Grant
 from rampart_seccomp.policy.limits import Limits
@@ -18,6 +19,7 @@ __all__ = [
     "AnyPolicy",
     "Decision",
     "Environment",
+    "Exemption",
     "Explanation",
     "Finding",
     "Grant",

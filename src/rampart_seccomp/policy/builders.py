@@ -9,13 +9,15 @@ import attrs
 
 from rampart_seccomp.errors import PolicyError
 from rampart_seccomp.events import Operation
-from rampart_seccomp.policy.rules import KINDS, Decide, Rule
+from rampart_seccomp.policy.exemptions import Exemption
+from rampart_seccomp.policy.rules import CONDITIONS, Decide, Rule
 from rampart_seccomp.policy.terms import to_operations
 
 __all__ = ["allow", "ask", "deny"]
 
 Operations = str | Iterable[str]
 Patterns = str | Iterable[Any] | None
+Excepts = Patterns | Exemption
 
 
 def allow(
@@ -26,7 +28,10 @@ def allow(
     commands: Patterns = None,
     hosts: Patterns = None,
     ports: Patterns | int = None,
-    except_: Patterns = None,
+    env: Patterns = None,
+    programs: Patterns = None,
+    within: Patterns = None,
+    except_: Excepts = None,
     **extra: Any,
 ) -> Rule:
     """Make a rule that allows.
@@ -34,14 +39,16 @@ def allow(
     Args:
         operations: An operation, or several; ``write`` stands for four.
         name: Unique name; None derives one from the content.
-        paths, commands, hosts, ports: One pattern or several; None for no such condition.
-        except_: Patterns the rule is silent about.
+        paths, commands, hosts, ports, env, programs, within: One pattern or several; None for no such
+            condition.
+        except_: What the rule is silent about: patterns, and `Exemption` values or mappings.
         extra: Other fields of `Rule`.
 
     Raises:
         PolicyError: The rule is not valid. An empty list of patterns is not: it would cover everything.
     """
-    return _rule("allow", operations, name, paths, commands, hosts, ports, except_, extra)
+    given = _given(paths, commands, hosts, ports, env, programs, within, except_)
+    return _rule("allow", operations, name, given, extra)
 
 
 def deny(
@@ -52,11 +59,15 @@ def deny(
     commands: Patterns = None,
     hosts: Patterns = None,
     ports: Patterns | int = None,
-    except_: Patterns = None,
+    env: Patterns = None,
+    programs: Patterns = None,
+    within: Patterns = None,
+    except_: Excepts = None,
     **extra: Any,
 ) -> Rule:
     """Make a rule that denies; arguments as for `allow`."""
-    return _rule("deny", operations, name, paths, commands, hosts, ports, except_, extra)
+    given = _given(paths, commands, hosts, ports, env, programs, within, except_)
+    return _rule("deny", operations, name, given, extra)
 
 
 def ask(
@@ -67,32 +78,25 @@ def ask(
     commands: Patterns = None,
     hosts: Patterns = None,
     ports: Patterns | int = None,
-    except_: Patterns = None,
+    env: Patterns = None,
+    programs: Patterns = None,
+    within: Patterns = None,
+    except_: Excepts = None,
     decide: Decide | None = None,
     **extra: Any,
 ) -> Rule:
     """Make a rule that asks; arguments as for `allow`, and ``decide`` to answer in code."""
-    return _rule("ask", operations, name, paths, commands, hosts, ports, except_, {**extra, "decide": decide})
+    given = _given(paths, commands, hosts, ports, env, programs, within, except_)
+    return _rule("ask", operations, name, given, {**extra, "decide": decide})
+
+
+def _given(*values: Excepts | int) -> dict[str, Any]:
+    return dict(zip((*CONDITIONS, "except_"), values, strict=True))
 
 
 def _rule(
-    verdict: str,
-    operations: Operations,
-    name: str | None,
-    paths: Patterns,
-    commands: Patterns,
-    hosts: Patterns,
-    ports: Patterns | int,
-    except_: Patterns,
-    extra: dict[str, Any],
+    verdict: str, operations: Operations, name: str | None, given: dict[str, Any], extra: dict[str, Any]
 ) -> Rule:
-    given: dict[str, Any] = {
-        "paths": paths,
-        "commands": commands,
-        "hosts": hosts,
-        "ports": ports,
-        "except_": except_,
-    }
     operations = to_operations(operations)
     rule = Rule(
         name=name or "unnamed",
@@ -111,7 +115,7 @@ def _rule(
     if name is not None:
         return rule
     words = [verdict, ",".join(str(each) for each in Operation if each in operations)]
-    words += [entry for key in KINDS for entry in getattr(rule, key)]
+    words += [entry for key in CONDITIONS for entry in getattr(rule, key)]
     if rule.except_:
-        words += ["except", *rule.except_]
+        words += ["except", *map(str, rule.except_)]
     return attrs.evolve(rule, name=" ".join(words))

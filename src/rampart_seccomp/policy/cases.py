@@ -5,10 +5,21 @@ from __future__ import annotations
 import ipaddress
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+
+import attrs
 
 from rampart_seccomp.errors import PolicyError
-from rampart_seccomp.events import ConnectEvent, Event, ExecEvent, FileEvent, ListenEvent, Operation
+from rampart_seccomp.events import (
+    ConnectEvent,
+    Event,
+    ExecEvent,
+    FileEvent,
+    ListenEvent,
+    Operation,
+    Process,
+    Program,
+)
 from rampart_seccomp.policy.hosts import parse_host, parse_local
 from rampart_seccomp.policy.model import Policy
 from rampart_seccomp.policy.rules import PolicyTest
@@ -45,9 +56,18 @@ def run_tests(policy: Policy, *, file: str | None = None) -> None:
 
 
 def _failure(matcher: AnyMatcher, test: PolicyTest) -> str | None:
-    for event in events(
-        matcher, test.operation, path=test.path, command=test.command, host=test.host, port=test.port
-    ):
+    asked = events(
+        matcher,
+        test.operation,
+        path=test.path,
+        command=test.command,
+        host=test.host,
+        port=test.port,
+        program=test.program,
+        within=test.within,
+        env=test.env,
+    )
+    for event in asked:
         decision = matcher.decide(event)
         if decision.verdict != test.verdict:
             return (
@@ -75,6 +95,9 @@ def events(
     command: str | None = None,
     host: str | None = None,
     port: str | None = None,
+    program: str | None = None,
+    within: str | None = None,
+    env: Iterable[str] = (),
 ) -> Iterator[Event]:
     """Give the events that a question in words stands for.
 
@@ -85,11 +108,17 @@ def events(
         command: A command line. A bare program name stands for that name in ``/usr/bin``.
         host: ``name:port``, ``address:port``, ``unix:PATH`` or ``unix:@name``.
         port: ``port`` on every address, or ``address:port``.
+        program: Path of the program that acts.
+        within: The command line beneath whose exec it acts; alone, it is what acts. Without both, who acts
+            is unknown.
+        env: Names of the variables that an exec adds or changes.
 
     Raises:
         PolicyError: The operation lacks its object, or has one that is not its own.
     """
     operations = to_operations(operation)
+    changed = frozenset(map(os.fsencode, env))
+    process = _process(matcher, program, within)
     given = {"path": path, "command": command, "host": host, "port": port}
     fitting = {
         Operation.EXEC: {"path", "command"},
@@ -103,19 +132,34 @@ def events(
         strangers = [key for key, value in given.items() if value is not None and key not in allowed]
         if strangers:
             raise PolicyError(f"`{strangers[0]}` does not go with {operation}")
+        if changed and each is not Operation.EXEC:
+            raise PolicyError(f"`env` does not go with {operation}", hint="it is for exec")
         if all(given[key] is None for key in allowed):
             raise PolicyError(f"{operation} needs `{'` or `'.join(sorted(allowed))}`")
         if each in FILE_OPERATIONS:
             assert path is not None
-            yield FileEvent(operation=each, path=os.path.realpath(_absolute(matcher, path)))
+            real = os.path.realpath(_absolute(matcher, path))
+            yield FileEvent(operation=each, path=real, process=process)
         elif each is Operation.EXEC:
-            yield _exec(matcher, path, command)
+            yield attrs.evolve(_exec(matcher, path, command), changed=changed, process=process)
         elif each is Operation.CONNECT:
             assert host is not None
-            yield _connect(matcher, host)
+            yield attrs.evolve(_connect(matcher, host), process=process)
         else:
             assert port is not None
-            yield _listen(port)
+            yield attrs.evolve(_listen(port), process=process)
+
+
+def _process(matcher: AnyMatcher, program: str | None, within: str | None) -> Process | None:
+    """Give a process that acts as the words say; None if they say nothing."""
+    lineage = []
+    if program is not None:
+        path = os.path.realpath(_absolute(matcher, program))
+        lineage.append(Program(path=path, argv=(path,), clean=True))
+    if within is not None:
+        started = _exec(matcher, None, within)
+        lineage.append(Program(path=started.path, argv=started.argv, clean=True, execs=(started,)))
+    return Process(pid=0, tid=0, lineage=tuple(lineage)) if lineage else None
 
 
 def _absolute(matcher: AnyMatcher, path: str) -> bytes:

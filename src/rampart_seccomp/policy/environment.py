@@ -11,7 +11,14 @@ import attrs
 from rampart_seccomp.errors import PolicyError
 from rampart_seccomp.policy.globs import ANY, Component, Wildcard, component
 
-__all__ = ["AnyEnvironment", "Environment", "StackedEnvironment", "check_name"]
+__all__ = [
+    "AnyEnvironment",
+    "Environment",
+    "StackedEnvironment",
+    "check_name",
+    "check_variable",
+    "matches_name",
+]
 
 
 class AnyEnvironment(Protocol):
@@ -68,7 +75,7 @@ class Environment:
         return {
             name: value
             for name, value in variables.items()
-            if not _matches(drop, os.fsencode(name)) or _matches(keep, os.fsencode(name))
+            if not matches_name(drop, os.fsencode(name)) or matches_name(keep, os.fsencode(name))
         }
 
 
@@ -103,7 +110,19 @@ def check_name(text: str) -> None:
         raise PolicyError("'**' has no meaning in the name of a variable", hint="write '*'")
 
 
-def _matches(patterns: Iterable[Component], name: bytes) -> bool:
+def check_variable(text: str) -> None:
+    """Check the name of one variable; there are no patterns.
+
+    Raises:
+        PolicyError: No variable has such a name, or it is a pattern.
+    """
+    check_name(text)
+    if isinstance(component(text), Wildcard):
+        raise PolicyError(f"{text!r} is a pattern", hint="name one variable, such as LD_PRELOAD")
+
+
+def matches_name(patterns: Iterable[Component], name: bytes) -> bool:
+    """Say whether a variable's name matches one of the patterns."""
     return any(
         pattern.regex.match(name) is not None if isinstance(pattern, Wildcard) else pattern == name
         for pattern in patterns

@@ -6,12 +6,15 @@ import ipaddress
 import os
 import re
 import shlex
+from collections.abc import Iterator
 
 import attrs
 
 from rampart_seccomp.events import ConnectEvent, Event, ExecEvent, FileEvent, ListenEvent
+from rampart_seccomp.policy.conditions import Entry, Match, Subject
 from rampart_seccomp.policy.decisions import Decision
-from rampart_seccomp.policy.matcher import PLANTED, PROTECTED, Entry, Match, Matcher
+from rampart_seccomp.policy.matcher import PLANTED, PROTECTED, Matcher
+from rampart_seccomp.policy.rules import CONDITIONS, KINDS, Rule
 from rampart_seccomp.policy.stack import AnyMatcher, StackMatcher
 from rampart_seccomp.policy.terms import WRITE
 
@@ -104,7 +107,7 @@ def _losers(matcher: Matcher, event: Event) -> list[Loser]:
     judged = [(entry, entry.match(subject)) for entry in matcher.entries[event.operation]]
     order = (Match.YES, Match.EXCEPTED, Match.NO)
     found = [
-        Loser(entry.rule.name, entry.rule.place, entry.rule.verdict, _why(entry, match, decision))
+        Loser(entry.rule.name, entry.rule.place, entry.rule.verdict, _why(entry, match, decision, subject))
         for entry, match in sorted(judged, key=lambda pair: order.index(pair[1]))
         if entry.rule is not None and entry.rule is not decision.rule
     ]
@@ -129,19 +132,39 @@ def _layer(layer: Matcher, event: Event, decision: Decision) -> Loser:
     return Loser(where, None, said.verdict, why)
 
 
-def _why(entry: Entry, match: Match, decision: Decision) -> str:
+def _why(entry: Entry, match: Match, decision: Decision, subject: Subject) -> str:
     rule = entry.rule
     assert rule is not None
     if match is Match.EXCEPTED:
         return "excepted by its `except`"
     if match is Match.NO:
-        keys = [key for key in ("paths", "commands", "hosts", "ports") if getattr(rule, key)]
+        if entry.conditions.match(subject, strict=entry.strict):
+            return " and ".join(_actor(entry, subject))
+        keys = [key for key in KINDS if getattr(rule, key)]
         return f"no match in its {' and '.join(f'`{key}`' for key in keys)}"
     if decision.grant is not None:
         return "answered by the grant" if rule.verdict == "ask" else "the grant is stronger"
     if rule.verdict == decision.verdict:
         return "it says the same, and stands further down"
     return f"{decision.verdict} is stronger than {rule.verdict}"
+
+
+def _actor(entry: Entry, subject: Subject) -> Iterator[str]:
+    """Say which conditions on variables and on who acts do not hold."""
+    assert entry.rule is not None
+    unmet = list(entry.conditions.unmet(subject, strict=entry.strict))
+    if "env" in unmet:
+        yield "no variable of its `env` changes"
+    if not subject.lineage:
+        if unmet != ["env"]:
+            yield "the program is not known"
+        return
+    acting = subject.lineage[0]
+    if "programs" in unmet:
+        same = acting.mask & entry.conditions.programs
+        yield "the program was started with variables that plant code" if same else "another program"
+    if "within" in unmet:
+        yield f"not within {' or '.join(entry.rule.within)}"
 
 
 def _object(event: Event) -> str:
@@ -181,29 +204,65 @@ def suggest(matcher: AnyMatcher, event: Event, decision: Decision) -> str | None
 def _suggest(matcher: Matcher, event: Event, decision: Decision) -> str:
     key, pattern = _pattern(matcher, event)
     if decision.rule is None:
-        return _allowing(event, key, pattern)
+        nearly = _nearly(matcher, event)
+        allowing = _allowing(event, key, pattern)
+        return allowing if nearly is None else f"{nearly}, or {allowing}"
     rule = decision.rule
     place = f"rule {rule.name!r}" + (f" ({rule.place})" if rule.place else "")
     if pattern is None:
         return f"take {event.operation} out of {place}"
-    try:
-        fits = rule.kind == key
-    except ValueError:
-        fits = False
+    exception = _exception(matcher, event, rule, key, pattern)
     profile, colon, name = (matcher.policy.source or "").partition(":")
     own = rule.file in (None, matcher.policy.source)
-    if own and fits:
-        change = f"add {_quoted(pattern)} to `except` of {place}"
+    if own and exception is not None:
+        change = f"add {exception} to `except` of {place}"
     elif own:
         change = f"narrow `{key}` of {place}"
     else:
-        amendment = f"except: {{{_word(rule.name)}: [{_quoted(pattern)}]}}" if fits else ""
-        amendment = amendment or f"without: [{_word(rule.name)}]"
+        amendment = f"without: [{_word(rule.name)}]"
+        if exception is not None:
+            amendment = f"except: {{{_word(rule.name)}: [{exception}]}}"
         if colon and profile == "profile":
             change = f"write a policy that says extends: [{{profile: {name}, {amendment}}}]"
         else:
             change = f"amend {place} in `extends` by {amendment}"
     return f"{change}{_further(matcher, event, decision, key, pattern)}"
+
+
+def _exception(matcher: Matcher, event: Event, rule: Rule, key: str, pattern: str) -> str | None:
+    """Give the entry of ``except`` that makes a rule silent about an event; None if none can be written.
+
+    Where the rule, or an exception of it, asks which program acts, the entry is for the acting one only.
+    """
+    if not rule.operations <= CONDITIONS[key][0]:
+        return None
+    given = [f"{key}: [{_quoted(pattern)}]"]
+    lineage = matcher.subject(event).lineage
+    if lineage and lineage[0].program.clean and any(each.programs for each in (rule, *rule.excepted)):
+        given.append(f"programs: [{_quoted(path_pattern(matcher, lineage[0].program.path))}]")
+    try:
+        plain = rule.kind == key and len(given) == 1
+    except ValueError:
+        plain = False
+    return _quoted(pattern) if plain else "{" + ", ".join(given) + "}"
+
+
+def _nearly(matcher: Matcher, event: Event) -> str | None:
+    """Give the program to add to a rule that would allow it to others; None if there is no such rule."""
+    subject = matcher.subject(event)
+    if not subject.lineage or not subject.lineage[0].program.clean:
+        return None
+    for entry in matcher.entries[event.operation]:
+        rule, given = entry.rule, entry.conditions
+        if rule is None or entry.strict or rule.file not in (None, matcher.policy.source):
+            continue
+        silent = any(each.hold(subject, strict=True) for each in entry.excepts)
+        if given.match(subject, strict=False) and not silent:
+            if list(given.unmet(subject, strict=False)) == ["programs"]:
+                pattern = _quoted(path_pattern(matcher, subject.lineage[0].program.path))
+                place = f" ({rule.place})" if rule.place else ""
+                return f"add {pattern} to `programs` of rule {rule.name!r}{place}"
+    return None
 
 
 def _denying(matcher: AnyMatcher, event: Event, decision: Decision) -> str:

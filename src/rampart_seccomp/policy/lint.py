@@ -8,12 +8,13 @@ from collections.abc import Iterator
 import attrs
 
 from rampart_seccomp.events import Operation
+from rampart_seccomp.policy.actors import actor_remarks
 from rampart_seccomp.policy.anchors import Anchors
 from rampart_seccomp.policy.commands import parse_command
 from rampart_seccomp.policy.globs import ANY, SETS, Component, Glob, Tail, Wildcard, parse
 from rampart_seccomp.policy.hosts import parse_local
 from rampart_seccomp.policy.model import Policy
-from rampart_seccomp.policy.rules import Rule
+from rampart_seccomp.policy.rules import CONDITIONS, Rule
 from rampart_seccomp.policy.terms import VERDICTS, WRITE
 
 __all__ = ["Finding", "check", "errors"]
@@ -142,9 +143,15 @@ def _remarks(policy: Policy, rule: Rule) -> Iterator[tuple[str, str, str]]:
     for index, text in enumerate(rule.ports):
         if parse_local(text).network is None and parse_local(text).ports == ((0, 65535),):
             yield "warning", f".ports[{index}]", f"{text!r} matches every port; leave `ports` out to say so"
-    if rule.except_ and rule.kind == "paths":
-        for index, text in enumerate(rule.except_):
-            yield from _except_remarks(rule, text, f".except[{index}]")
+    for index, entry in enumerate(rule.except_):
+        key = f".except[{index}]"
+        if isinstance(entry, str):
+            if rule.kind == "paths":
+                yield from _except_remarks(rule, entry, key)
+            continue
+        for place, text in enumerate(entry.paths):
+            yield from _except_remarks(rule, text, f"{key}.paths[{place}]", alone=len(entry.given) == 1)
+    yield from actor_remarks(rule, writes_programs=_writes_programs(policy))
 
 
 def _path_remarks(rule: Rule, text: str, key: str) -> Iterator[tuple[str, str, str]]:
@@ -175,12 +182,15 @@ def _command_remarks(policy: Policy, rule: Rule, text: str, key: str) -> Iterato
         )
 
 
-def _except_remarks(rule: Rule, text: str, key: str) -> Iterator[tuple[str, str, str]]:
+def _except_remarks(rule: Rule, text: str, key: str, *, alone: bool = True) -> Iterator[tuple[str, str, str]]:
     exception = parse(text)
     if rule.paths and all(_apart(parse(pattern), exception) for pattern in rule.paths):
         yield "warning", key, f"{text!r} excepts nothing: none of the rule's own patterns matches there"
-    elif rule.verdict == "allow" and all(
-        covers(exception, parse(pattern)) for pattern in rule.paths or ["/**"]
+    elif (
+        alone
+        and rule.verdict == "allow"
+        and not rule.commands
+        and all(covers(exception, parse(pattern)) for pattern in rule.paths or ["/**"])
     ):
         yield "warning", key, f"{text!r} excepts everything: the rule {rule.name!r} says nothing"
 
@@ -227,7 +237,9 @@ def _includes(large: Rule, small: Rule) -> bool:
     """Say whether the first rule certainly matches whatever the second does, operations aside."""
     if large.except_ and not (large.except_ == small.except_ and _conditions(large) == _conditions(small)):
         return False
-    for key in ("commands", "hosts", "ports"):
+    for key in CONDITIONS:
+        if key == "paths":
+            continue
         entries = getattr(large, key)
         if entries and not (getattr(small, key) and set(getattr(small, key)) <= set(entries)):
             return False
@@ -238,8 +250,8 @@ def _includes(large: Rule, small: Rule) -> bool:
     )
 
 
-def _conditions(rule: Rule) -> tuple[tuple[str, ...], ...]:
-    return (rule.paths, rule.commands, rule.hosts, rule.ports)
+def _conditions(rule: Rule) -> list[tuple[str, ...]]:
+    return [getattr(rule, key) for key in CONDITIONS]
 
 
 def covers(large: Glob, small: Glob) -> bool:

@@ -1,12 +1,12 @@
 """The reference matcher: a policy bound to a home and a launch directory, judging events.
 
 This is the specification of what a policy means. Path patterns of all rules live in one automaton; what
-depends on the path alone is remembered with the automaton's state, everything else is evaluated rule by rule.
+depends on the path alone is remembered with the automaton's state, everything else (also what depends on who
+acts) is evaluated rule by rule.
 """
 
 from __future__ import annotations
 
-import enum
 import functools
 import os
 from collections.abc import Callable, Iterable
@@ -21,17 +21,17 @@ from rampart_seccomp.events import (
     FileEvent,
     ListenEvent,
     Operation,
+    Process,
+    Program,
 )
-from rampart_seccomp.policy import globs
 from rampart_seccomp.policy.anchors import Anchors
-from rampart_seccomp.policy.commands import CommandPattern, parse_command
+from rampart_seccomp.policy.binding import Binding
+from rampart_seccomp.policy.conditions import Acting, Entry, Match, Subject
 from rampart_seccomp.policy.decisions import Decision
-from rampart_seccomp.policy.globs import ANY, Automaton, State, Tail
+from rampart_seccomp.policy.globs import Automaton, State
 from rampart_seccomp.policy.grants import Grant, GrantIndex, granted_events
-from rampart_seccomp.policy.hosts import HostPattern, LocalPattern, parse_host, parse_local
 from rampart_seccomp.policy.model import Policy
-from rampart_seccomp.policy.rules import Rule
-from rampart_seccomp.policy.terms import FILE_OPERATIONS, VERDICTS, WRITE
+from rampart_seccomp.policy.terms import FILE_OPERATIONS, VERDICTS
 
 __all__ = ["Entry", "Match", "Matcher"]
 
@@ -44,122 +44,6 @@ FOREIGN_SOCKET = "built-in: unix sockets made outside the tree need a rule"
 OWN_SOCKET = "built-in: unix socket of the same tree"
 
 
-class Match(enum.Enum):
-    """What one rule says about one event."""
-
-    NO = "no"
-    YES = "yes"
-    EXCEPTED = "excepted"
-
-
-@attrs.frozen
-class Subject:
-    """An event with the places of its paths in the automaton.
-
-    Attributes:
-        mask: Slots matched by the path (of the file, program or unix socket).
-        named: Slots matched by the name a program was started under.
-    """
-
-    event: Event
-    mask: int = 0
-    named: int = 0
-
-
-@attrs.frozen
-class Command:
-    """A command pattern with the slot of its program.
-
-    Attributes:
-        program: Slot of the program's path; a base name has one too (``**/name``).
-    """
-
-    pattern: CommandPattern
-    program: int
-    system: int
-
-    def matches(self, subject: Subject, *, strict: bool) -> bool:
-        """Say whether the exec is this command.
-
-        Args:
-            subject: The exec.
-            strict: True where a match restricts: any of the names that the program goes by counts. Otherwise
-                its real name, and for a base name a name under ``@system``.
-        """
-        event = subject.event
-        assert isinstance(event, ExecEvent)
-        known = bool(subject.mask & self.program)
-        if not known and subject.named & self.program:
-            known = strict or (self.pattern.base is not None and bool(subject.named & self.system))
-        if not known and strict and self.pattern.base is not None and event.argv:
-            known = self.pattern.matches_base(os.path.basename(event.argv[0]))
-        return known and self.pattern.matches_arguments(event.argv[1:])
-
-
-@attrs.frozen
-class Conditions:
-    """The matching keys of a rule, or of its ``except``, bound to slots; the empty one has no condition.
-
-    Attributes:
-        paths: Slot of the path patterns; 0 if there are none.
-        sockets: Slot of the unix socket paths among `hosts`; 0 if there are none.
-    """
-
-    paths: int = 0
-    sockets: int = 0
-    commands: tuple[Command, ...] = ()
-    hosts: tuple[HostPattern, ...] = ()
-    ports: tuple[LocalPattern, ...] = ()
-
-    def hold(self, subject: Subject, *, strict: bool) -> bool:
-        """Say whether all of them hold; `strict` where a match restricts."""
-        event = subject.event
-        if self.paths and not (subject.mask | (subject.named if strict else 0)) & self.paths:
-            return False
-        if self.commands and not any(command.matches(subject, strict=strict) for command in self.commands):
-            return False
-        if self.hosts:
-            assert isinstance(event, ConnectEvent)
-            if not (subject.mask & self.sockets or any(host.matches(event) for host in self.hosts)):
-                return False
-        if self.ports:
-            assert isinstance(event, ListenEvent)
-            return any(port.matches(event, strict=strict) for port in self.ports)
-        return True
-
-
-@attrs.frozen
-class Entry:
-    """A rule as the matcher holds it.
-
-    Attributes:
-        rule: The rule; None for what is built in.
-        level: Place of its verdict in `VERDICTS`: the higher, the stricter.
-        reason: Of the decisions it makes.
-        excepts: Conditions under which it is silent; None if there are none.
-    """
-
-    rule: Rule | None
-    level: int
-    operations: frozenset[Operation]
-    conditions: Conditions
-    excepts: Conditions | None = None
-    reason: str = "rule"
-
-    def match(self, subject: Subject) -> Match:
-        """Say what the rule says about an event of one of its operations."""
-        strict = self.level > 0
-        if not self.conditions.hold(subject, strict=strict):
-            return Match.NO
-        if self.excepts is not None and self.excepts.hold(subject, strict=not strict):
-            return Match.EXCEPTED
-        return Match.YES
-
-    def decision(self, operation: Operation) -> Decision:
-        """Give the decision that it makes."""
-        return Decision(verdict=VERDICTS[self.level], operation=operation, rule=self.rule, reason=self.reason)
-
-
 class Matcher:
     """A policy bound to a place. Immutable to its users, and safe to use from several threads.
 
@@ -170,6 +54,10 @@ class Matcher:
         home: Real path of the home that ``~`` means.
         directory: Real path of the directory that ``./`` means.
         host_names: Host names in the policy; the broker resolves them.
+        process_operations: Operations on which some rule or exception asks who acts (`programs`, `within`):
+            their events need a process with its lineage.
+        needs_process: True if there are any.
+        needs_environment: True if some rule or exception asks which variables an exec changes (`env`).
     """
 
     def __init__(
@@ -190,7 +78,7 @@ class Matcher:
         )
         self.home = anchors.home
         self.directory = anchors.directory
-        binding = _Binding(anchors)
+        binding = Binding(anchors)
         built_in = ((tuple(protected), PROTECTED), (tuple(planted), PLANTED))
         entries = [binding.protect(paths, reason) for paths, reason in built_in if paths]
         entries += [binding.bind(rule) for rule in policy.effective]
@@ -200,14 +88,20 @@ class Matcher:
             operation: tuple(entry for entry in entries if operation in entry.operations)
             for operation in Operation
         }
+        self.process_operations = frozenset(
+            operation
+            for operation, found in self.entries.items()
+            if any(entry.asks_for("programs", "within") for entry in found)
+        )
+        self.needs_process = bool(self.process_operations)
+        self.needs_environment = any(entry.asks_for("env") for entry in entries)
         self._grants = GrantIndex(policy.grants)
         self.host_names = frozenset(
             name for grant in policy.grants if (name := grant.host_name) is not None
         ) | frozenset(
             host.name
             for entry in self.entries[Operation.CONNECT]
-            for conditions in (entry.conditions, entry.excepts)
-            if conditions is not None
+            for conditions in (entry.conditions, *entry.excepts)
             for host in conditions.hosts
             if host.name is not None
         )
@@ -216,9 +110,10 @@ class Matcher:
             operation: Decision(verdict=verdict, operation=operation, reason="default")
             for operation, verdict in policy.default.items()
         }
-        self._file: Callable[[Operation, bytes], Decision] = functools.lru_cache(maxsize=4096)(
+        self._file: Callable[[Operation, bytes], Decision | None] = functools.lru_cache(maxsize=4096)(
             self._decide_file
         )
+        self._acting: Callable[[Program], Acting] = functools.lru_cache(maxsize=1024)(self._look_up)
 
     def decide(self, event: Event) -> Decision:
         """Judge one event.
@@ -227,9 +122,8 @@ class Matcher:
             TypeError: It is no event, or its operation is not one of its kind.
             ValueError: Its path is not absolute.
         """
-        if isinstance(event, FileEvent):
-            decision = self._file(event.operation, event.path)
-        else:
+        decision = self._file(event.operation, event.path) if isinstance(event, FileEvent) else None
+        if decision is None:
             decision = self._decide(self.subject(event))
         return self._granted(event, decision) if self._grants else decision
 
@@ -240,18 +134,36 @@ class Matcher:
             TypeError: It is no event, or its operation is not one of its kind.
             ValueError: Its path is not absolute.
         """
+        if not isinstance(event, Event):
+            raise TypeError(f"cannot judge {event!r}")
+        lineage = self._lineage(event)
         if isinstance(event, FileEvent) and event.operation in FILE_OPERATIONS:
-            return Subject(event, self.automaton.walk(event.path).mask)
+            return Subject(event, self.automaton.walk(event.path).mask, lineage=lineage)
         if isinstance(event, ExecEvent) and event.operation is Operation.EXEC:
             named = 0 if event.named is None else self.automaton.walk(event.named).mask
-            return Subject(event, self.automaton.walk(event.path).mask, named)
+            return Subject(event, self.automaton.walk(event.path).mask, named, lineage)
         if isinstance(event, ConnectEvent) and event.operation is Operation.CONNECT:
             if event.socket is None or event.socket.startswith(b"@"):
-                return Subject(event)
-            return Subject(event, self.automaton.walk(event.socket).mask)
+                return Subject(event, lineage=lineage)
+            return Subject(event, self.automaton.walk(event.socket).mask, lineage=lineage)
         if isinstance(event, ListenEvent) and event.operation is Operation.LISTEN:
-            return Subject(event)
+            return Subject(event, lineage=lineage)
         raise TypeError(f"cannot judge {event!r}")
+
+    def laxest(self, event: Event) -> Decision:
+        """Judge an event as if whoever may do most did it: the laxest of what any process would get.
+
+        The strictest is what `decide` says of an event without a process.
+
+        Raises:
+            TypeError, ValueError: As `decide`.
+        """
+        decision = self._decide(attrs.evolve(self.subject(event), anyone=True))
+        return self._granted(event, decision) if self._grants else decision
+
+    def varies(self, operation: Operation, path: bytes) -> bool:
+        """Say whether it depends on who acts what is decided about a file."""
+        return self._file(operation, path) is None
 
     def fallback(self, event: Event) -> Decision:
         """Give the decision when no rule speaks: the default, and what is built in for sockets."""
@@ -270,23 +182,28 @@ class Matcher:
             return Decision(verdict="allow", operation=event.operation, reason=NAME_SERVER)
         return default
 
-    def widens(self, old: bytes, new: bytes, *, directory: bool) -> Decision | None:
+    def widens(self, old: bytes, new: bytes, *, directory: bool, program: bool = True) -> Decision | None:
         """Say whether something would be less restricted under a new name than under the old one.
 
-        Judges every operation, whatever the program and the arguments. For a directory the same holds for
-        everything that is or will be beneath it; the answer errs towards yes.
+        Judges every operation, whatever the arguments and whoever will act: conditions on programs, on what
+        they run within and on variables are compared as they are written. A program that rules name, as what
+        acts or as what others run within, keeps what they restrict and gains nothing that they allow. For a
+        directory the same holds for everything that is or will be beneath it; the answer errs towards yes.
 
         Args:
             old: Real absolute name.
             new: Real absolute name it would get.
-            directory: True if the object is a directory.
+            directory: True to judge a directory with everything beneath it.
+            program: False if the object itself cannot be executed, since it is a directory.
 
         Returns:
             None if nothing widens, else a denial that carries the rule (or the default) that would be lost.
         """
         from rampart_seccomp.policy.renaming import widens
 
-        lost = widens(self, self.automaton.walk(old), self.automaton.walk(new), directory=directory)
+        lost = widens(
+            self, self.automaton.walk(old), self.automaton.walk(new), directory=directory, program=program
+        )
         return self._loosened(old, new, directory) if lost is None else lost
 
     def grant(self, event: Event) -> Grant | None:
@@ -316,20 +233,52 @@ class Matcher:
             before = granted_events(grant, old.rstrip(b"/") + path[len(new.rstrip(b"/")) :])
             for event, renamed in zip(before, granted_events(grant, path), strict=True):
                 lost = self.decide(event)
-                if VERDICTS.index(lost.verdict) > VERDICTS.index(self.decide(renamed).verdict):
+                if VERDICTS.index(lost.verdict) > VERDICTS.index(self.laxest(renamed).verdict):
                     return attrs.evolve(lost, verdict="deny")
         return None
 
-    def _decide_file(self, operation: Operation, path: bytes) -> Decision:
+    def _decide_file(self, operation: Operation, path: bytes) -> Decision | None:
+        """Decide about a file; None if that depends on who acts."""
         if operation not in FILE_OPERATIONS:
             raise TypeError(f"{operation} is not an operation on a file")
         state: State = self.automaton.walk(path)
-        decision = state.memo.get(operation)
-        if decision is None:
-            decision = self._decide(Subject(FileEvent(operation=operation, path=path), state.mask))
-            state.memo[operation] = decision
-        assert isinstance(decision, Decision)
-        return decision
+        memo = state.memo
+        if operation not in memo:
+            subject = Subject(FileEvent(operation=operation, path=path), state.mask)
+            decision: Decision | None = self._decide(subject)
+            # What the strictest and the laxest case share holds in every case between.
+            if operation in self.process_operations and decision != self._decide(
+                attrs.evolve(subject, anyone=True)
+            ):
+                decision = None
+            memo[operation] = decision
+        found = memo[operation]
+        assert found is None or isinstance(found, Decision)
+        return found
+
+    def _lineage(self, event: Event) -> tuple[Acting, ...] | None:
+        """Look up who acts, where some rule asks for it; None if it is unknown."""
+        if event.operation not in self.process_operations:
+            return None
+        process: Process | None = event.process
+        if process is None or not process.lineage:
+            return None
+        return tuple(map(self._acting, process.lineage))
+
+    def _look_up(self, program: Program) -> Acting:
+        execs = program.execs or (ExecEvent(path=program.path, argv=program.argv),)
+        return Acting(
+            program,
+            self.automaton.walk(program.path).mask,
+            tuple(
+                Subject(
+                    each,
+                    self.automaton.walk(each.path).mask,
+                    0 if each.named is None else self.automaton.walk(each.named).mask,
+                )
+                for each in execs
+            ),
+        )
 
     def _decide(self, subject: Subject) -> Decision:
         operation = subject.event.operation
@@ -342,74 +291,3 @@ class Matcher:
 def _yields(decision: Decision) -> bool:
     """Say whether a denial is only what holds when no rule speaks."""
     return decision.reason in ("default", FOREIGN_SOCKET)
-
-
-class _Binding:
-    """Gives slots to patterns while rules are bound."""
-
-    def __init__(self, anchors: Anchors) -> None:
-        self.patterns: list[tuple[Tail, int]] = []
-        self._anchors = anchors
-        self._slots = 0
-        self._system = self._paths(["@system"], strict=False)
-
-    def bind(self, rule: Rule) -> Entry:
-        level = VERDICTS.index(rule.verdict)
-        strict = level > 0
-        conditions = self._conditions(rule.paths, rule.commands, rule.hosts, rule.ports, strict=strict)
-        excepts = None
-        if rule.except_:
-            given = dict.fromkeys(("paths", "commands", "hosts", "ports"), ())
-            excepts = self._conditions(**{**given, rule.kind: rule.except_}, strict=not strict)
-        return Entry(rule, level, rule.operations, conditions, excepts)
-
-    def protect(self, paths: Iterable[bytes], reason: str) -> Entry:
-        slot = self._slot()
-        for path in paths:
-            for name in {path, os.path.realpath(path)}:
-                parts = tuple(part for part in name.split(b"/") if part)
-                self.patterns.append(((*parts, ANY), slot))
-        return Entry(None, VERDICTS.index("deny"), WRITE, Conditions(paths=slot), reason=reason)
-
-    def _conditions(
-        self,
-        paths: Iterable[str],
-        commands: Iterable[str],
-        hosts: Iterable[str],
-        ports: Iterable[str],
-        *,
-        strict: bool,
-    ) -> Conditions:
-        parsed = tuple(map(parse_host, hosts))
-        sockets = [host.socket for host in parsed if host.socket is not None]
-        return Conditions(
-            paths=self._paths(paths, strict=strict),
-            sockets=self._globs(sockets, strict=strict),
-            commands=tuple(self._command(parse_command(text), strict=strict) for text in commands),
-            hosts=parsed,
-            ports=tuple(map(parse_local, ports)),
-        )
-
-    def _command(self, pattern: CommandPattern, *, strict: bool) -> Command:
-        if pattern.program is not None:
-            program = self._globs([pattern.program], strict=strict)
-        else:
-            assert pattern.base is not None
-            program = self._slot()
-            self.patterns.append(((ANY, pattern.base), program))
-        return Command(pattern, program, self._system)
-
-    def _paths(self, texts: Iterable[str], *, strict: bool) -> int:
-        return self._globs(map(globs.parse, texts), strict=strict)
-
-    def _globs(self, given: Iterable[globs.Glob], *, strict: bool) -> int:
-        bound = [tail for glob in given for tail in self._anchors.bind(glob, strict=strict)]
-        if not bound:
-            return 0
-        slot = self._slot()
-        self.patterns += [(tail, slot) for tail in bound]
-        return slot
-
-    def _slot(self) -> int:
-        self._slots += 1
-        return 1 << self._slots

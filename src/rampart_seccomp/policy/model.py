@@ -15,9 +15,10 @@ from rampart_seccomp.errors import PolicyError
 from rampart_seccomp.events import Address, Operation
 from rampart_seccomp.policy.environment import Environment
 from rampart_seccomp.policy.features import to_features
+from rampart_seccomp.policy.exemptions import Exemption
 from rampart_seccomp.policy.grants import Grant
 from rampart_seccomp.policy.limits import Limits
-from rampart_seccomp.policy.rules import KINDS, Decide, PolicyTest, Rule
+from rampart_seccomp.policy.rules import CONDITIONS, Decide, PolicyTest, Rule
 from rampart_seccomp.policy.terms import VERDICTS, to_operations
 
 if TYPE_CHECKING:
@@ -188,7 +189,7 @@ class Policy:
         rules = [rule for rule in self.effective if operation in rule.operations]
         if any(rule.verdict != "allow" for rule in rules):
             return False
-        open_to_all = any(not any(getattr(rule, key) for key in (*KINDS, "except_")) for rule in rules)
+        open_to_all = any(not any(getattr(rule, key) for key in (*CONDITIONS, "except_")) for rule in rules)
         return open_to_all or (self.default[operation] == "allow" and operation is not Operation.CONNECT)
 
     @property
@@ -237,6 +238,9 @@ class Policy:
         commands: Any = (),
         hosts: Any = (),
         ports: Any = (),
+        env: Any = (),
+        programs: Any = (),
+        within: Any = (),
         except_: Any = (),
         timeout: float | str | None = None,
     ) -> Callable[[F], F]:
@@ -249,7 +253,7 @@ class Policy:
         Args:
             operations: As in a rule.
             name: Name of the rule; None for the function's qualified name.
-            paths, commands, hosts, ports, except_, timeout: As in a rule.
+            paths, commands, hosts, ports, env, programs, within, except_, timeout: As in a rule.
 
         Raises:
             PolicyError: The rule is not valid, or its name is used already.
@@ -264,6 +268,9 @@ class Policy:
                 commands=commands,
                 hosts=hosts,
                 ports=ports,
+                env=env,
+                programs=programs,
+                within=within,
                 except_=except_,
                 timeout=timeout,
                 decide=decide,
@@ -320,7 +327,9 @@ def _content(value: Rule | PolicyTest | Grant) -> dict[str, Any]:
             elif isinstance(part, bytes):
                 part = os.fsdecode(part)
             elif isinstance(part, tuple):
-                part = [os.fsdecode(each) for each in part]
+                part = [
+                    dict(each.given) if isinstance(each, Exemption) else os.fsdecode(each) for each in part
+                ]
             elif callable(part):
                 part = f"{getattr(part, '__module__', '')}.{_qualified(part)}"
             content[field.name] = part

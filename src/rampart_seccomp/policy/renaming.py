@@ -18,7 +18,8 @@ from rampart_seccomp.policy.globs import ANY, State, Tail
 from rampart_seccomp.policy.terms import VERDICTS
 
 if TYPE_CHECKING:
-    from rampart_seccomp.policy.matcher import Conditions, Entry, Matcher
+    from rampart_seccomp.policy.conditions import Conditions, Entry
+    from rampart_seccomp.policy.matcher import Matcher
 
 __all__ = ["widens"]
 
@@ -28,6 +29,33 @@ ITSELF: Tail = ()
 Argument = tuple[int, int] | None
 """A condition on something else than the path: a command of an entry, by position. None if there is none."""
 
+Actors = frozenset[tuple[str, frozenset[str], bool]]
+"""Conditions on who acts, and on variables, as written: key, entries, and whether they are meant strictly."""
+
+
+@attrs.frozen
+class Extent:
+    """What one set of conditions covers beneath one name.
+
+    Attributes:
+        tails: What it matches by path: one of each of these sets must match.
+        argument: The further condition.
+        actors: Who must act. Nothing is known of who will, so these are compared and never judged.
+    """
+
+    tails: tuple[frozenset[Tail], ...]
+    argument: Argument
+    actors: Actors
+
+    def covers(self, other: Extent, tail: Tail) -> bool:
+        """Say whether this matches at least what the other does through one tail of its first set."""
+        if self.argument is not None and self.argument != other.argument:
+            return False
+        if not all(any(_implies(theirs, ours) for theirs in other.actors) for ours in self.actors):
+            return False
+        given = (frozenset({tail}), *other.tails[1:])
+        return all(any(_within(theirs, ours) for theirs in given) for ours in self.tails)
+
 
 @attrs.frozen
 class Region:
@@ -35,39 +63,63 @@ class Region:
 
     Attributes:
         entry: The rule.
-        tails: What it matches by path: one of each of these sets must match.
-        argument: The further condition.
-        excepts: Tails it is silent about, each with the further condition of the silence.
+        extent: Where it speaks.
+        excepts: Where it is silent all the same.
     """
 
     entry: Entry
-    tails: tuple[frozenset[Tail], ...]
-    argument: Argument
-    excepts: frozenset[tuple[Tail, Argument]]
+    extent: Extent
+    excepts: tuple[Extent, ...]
 
     def covers(self, other: Region, tail: Tail) -> bool:
         """Say whether this matches at least what the other does through one tail of its first set."""
-        if self.argument is not None and self.argument != other.argument:
-            return False
-        if not (self.excepts <= other.excepts or (EVERYTHING, None) in other.excepts):
-            return False
-        given = (frozenset({tail}), *other.tails[1:])
-        return all(any(_within(theirs, ours) for theirs in given) for ours in self.tails)
+        return self.extent.covers(other.extent, tail) and all(
+            any(theirs.covers(ours, silent) for theirs in other.excepts)
+            for ours in self.excepts
+            for silent in ours.tails[0]
+        )
+
+
+def _implies(one: tuple[str, frozenset[str], bool], other: tuple[str, frozenset[str], bool]) -> bool:
+    """Say whether the other condition holds whenever the first does."""
+    return one[0] == other[0] and one[1] <= other[1] and (other[2] or not one[2])
 
 
 def _within(small: frozenset[Tail], large: frozenset[Tail]) -> bool:
     return EVERYTHING in large or small <= large
 
 
-def widens(matcher: Matcher, old: State, new: State, *, directory: bool) -> Decision | None:
+def widens(
+    matcher: Matcher, old: State, new: State, *, directory: bool, program: bool = True
+) -> Decision | None:
     """Implement `Matcher.widens` on the automaton's states of the two names."""
     if old is new:
         return None
+    # Neither a port nor, for what is no program, an exec has anything to do with the name.
+    aside = {Operation.LISTEN} if program else {Operation.LISTEN, Operation.EXEC}
     for operation in Operation:
-        if operation is not Operation.LISTEN:
-            lost = _lost(matcher, operation, old, new, directory)
-            if lost is not None:
-                return lost
+        lost = None if operation in aside else _lost(matcher, operation, old, new, directory)
+        if lost is None and program and operation in matcher.process_operations:
+            lost = _renamed_program(matcher, operation, old, new, directory)
+        if lost is not None:
+            return lost
+    return None
+
+
+def _renamed_program(
+    matcher: Matcher, operation: Operation, old: State, new: State, directory: bool
+) -> Decision | None:
+    """Say whether what runs under the new name is restricted less, as a program, than under the old one."""
+    for entry in matcher.entries[operation]:
+        excepts = ((given, not entry.strict) for given in entry.excepts)
+        for given, strict in ((entry.conditions, entry.strict), *excepts):
+            for slots in (given.programs, *(command.program for command in given.within)):
+                before = _tails(old, slots, Operation.EXEC, directory)
+                after = _tails(new, slots, Operation.EXEC, directory)
+                if strict and not _within(before, after):
+                    return Decision(verdict="deny", operation=operation, rule=entry.rule, reason=entry.reason)
+                if not strict and not _within(after, before):
+                    return Decision(verdict="deny", operation=operation, reason="default")
     return None
 
 
@@ -95,38 +147,52 @@ def _lost(matcher: Matcher, operation: Operation, old: State, new: State, direct
 
 def _covered(region: Region, others: Iterable[Region]) -> bool:
     known = list(others)
-    return all(any(other.covers(region, tail) for other in known) for tail in region.tails[0])
+    return all(any(other.covers(region, tail) for other in known) for tail in region.extent.tails[0])
 
 
 def _regions(entry: Entry, operation: Operation, state: State, directory: bool) -> Iterator[Region]:
     """Give what an entry covers beneath a name: one region, or one for each of its commands."""
-    excepts = frozenset[tuple[Tail, Argument]]()
-    if entry.excepts is not None:
-        excepts = frozenset(
-            (tail, argument)
-            for tails, argument in _alternatives(entry, entry.excepts, operation, state, directory, sign=-1)
-            for tail in frozenset[Tail]().union(*tails)
-        )
-    if (EVERYTHING if directory else ITSELF, None) in excepts:
-        return
-    for tails, argument in _alternatives(entry, entry.conditions, operation, state, directory, sign=1):
-        if all(tails):
-            yield Region(entry, tails, argument, excepts)
+    excepts: list[Extent] = []
+    commands = 0
+    for given in entry.excepts:
+        found = _extents(entry, given, operation, state, directory, strict=not entry.strict, first=commands)
+        excepts += found
+        commands -= len(given.commands)
+    everything = EVERYTHING if directory else ITSELF
+    for silent in excepts:
+        everywhere = all(everything in tails for tails in silent.tails)
+        if everywhere and silent.argument is None and not silent.actors:
+            return
+    for extent in _extents(entry, entry.conditions, operation, state, directory, strict=entry.strict):
+        yield Region(entry, extent, tuple(excepts))
 
 
-def _alternatives(
-    entry: Entry, given: Conditions, operation: Operation, state: State, directory: bool, *, sign: int
-) -> Iterator[tuple[tuple[frozenset[Tail], ...], Argument]]:
+def _extents(
+    entry: Entry,
+    given: Conditions,
+    operation: Operation,
+    state: State,
+    directory: bool,
+    *,
+    strict: bool,
+    first: int | None = None,
+) -> Iterator[Extent]:
+    """Give what conditions cover: commands of exceptions are counted downwards, from `first`."""
+    actors = frozenset((key, texts, strict) for key, texts in given.texts)
     tails: tuple[frozenset[Tail], ...] = ()
     if operation is Operation.CONNECT and given.hosts:
         tails = (_tails(state, given.sockets, operation, directory),)
     elif given.paths:
         tails = (_tails(state, given.paths, operation, directory),)
     if not given.commands:
-        yield tails or (frozenset({EVERYTHING if directory else ITSELF}),), None
+        tails = tails or (frozenset({EVERYTHING if directory else ITSELF}),)
+        if all(tails):
+            yield Extent(tails, None, actors)
     for number, command in enumerate(given.commands, start=1):
-        programs = _tails(state, command.program, operation, directory)
-        yield (programs, *tails), (id(entry), sign * number)
+        everywhere = (_tails(state, command.program, operation, directory), *tails)
+        if all(everywhere):
+            position = number if first is None else first - number
+            yield Extent(everywhere, (id(entry), position), actors)
 
 
 def _tails(state: State, slots: int, operation: Operation, directory: bool) -> frozenset[Tail]:

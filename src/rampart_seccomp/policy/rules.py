@@ -2,44 +2,28 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from types import MappingProxyType
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import attrs
 
 from rampart_seccomp.errors import PolicyError
 from rampart_seccomp.events import Operation
-from rampart_seccomp.policy.commands import parse_command
-from rampart_seccomp.policy.globs import parse
-from rampart_seccomp.policy.hosts import parse_host, parse_local
-from rampart_seccomp.policy.terms import FILE_OPERATIONS, VERDICTS, to_errno, to_operations, to_seconds
+from rampart_seccomp.policy.exemptions import (
+    CONDITIONS,
+    KINDS,
+    Except,
+    Exemption,
+    problems,
+    to_excepts,
+    to_texts,
+)
+from rampart_seccomp.policy.terms import VERDICTS, to_errno, to_operations, to_seconds
 from rampart_seccomp.verdicts import Verdict
 
-__all__ = ["KINDS", "Decide", "PolicyTest", "Rule"]
+__all__ = ["CONDITIONS", "KINDS", "Decide", "PolicyTest", "Rule"]
 
 Decide = Callable[[Any], Verdict | Awaitable[Verdict]]
-
-KINDS: Mapping[str, tuple[frozenset[Operation], Callable[[str], object]]] = MappingProxyType(
-    {
-        "paths": (FILE_OPERATIONS | {Operation.EXEC}, parse),
-        "commands": (frozenset({Operation.EXEC}), parse_command),
-        "hosts": (frozenset({Operation.CONNECT}), parse_host),
-        "ports": (frozenset({Operation.LISTEN}), parse_local),
-    }
-)
-"""The keys that match: the operations they apply to, and the parser of their entries."""
-
-
-def _text(value: Any) -> str:
-    return str(value) if isinstance(value, int) else os.fsdecode(value)
-
-
-def _texts(value: Any) -> tuple[str, ...]:
-    if isinstance(value, (str, bytes, os.PathLike, int)):
-        return (_text(value),)
-    return tuple(map(_text, value))
 
 
 @attrs.frozen(kw_only=True)
@@ -54,7 +38,11 @@ class Rule:
         commands: argv patterns, for exec.
         hosts: Destinations, for connect.
         ports: Local ports, for listen.
-        except_: Patterns of the rule's own kind that the rule is silent about.
+        env: Names of variables that an exec adds or changes.
+        programs: Path patterns of the acting program's image.
+        within: Commands beneath whose exec the acting program runs.
+        except_: What the rule is silent about: patterns of its own kind, and `Exemption` values (or
+            mappings) with conditions.
         message: Said to people when the rule denies or asks.
         errno: The error a denial gives; None for the usual one.
         timeout: Seconds until an unanswered question is a denial; None for the broker's own.
@@ -68,11 +56,14 @@ class Rule:
     name: str
     verdict: str = attrs.field(validator=attrs.validators.in_(VERDICTS))
     operations: frozenset[Operation] = attrs.field(converter=to_operations)
-    paths: tuple[str, ...] = attrs.field(default=(), converter=_texts)
-    commands: tuple[str, ...] = attrs.field(default=(), converter=_texts)
-    hosts: tuple[str, ...] = attrs.field(default=(), converter=_texts)
-    ports: tuple[str, ...] = attrs.field(default=(), converter=_texts)
-    except_: tuple[str, ...] = attrs.field(default=(), converter=_texts)
+    paths: tuple[str, ...] = attrs.field(default=(), converter=to_texts)
+    commands: tuple[str, ...] = attrs.field(default=(), converter=to_texts)
+    hosts: tuple[str, ...] = attrs.field(default=(), converter=to_texts)
+    ports: tuple[str, ...] = attrs.field(default=(), converter=to_texts)
+    env: tuple[str, ...] = attrs.field(default=(), converter=to_texts)
+    programs: tuple[str, ...] = attrs.field(default=(), converter=to_texts)
+    within: tuple[str, ...] = attrs.field(default=(), converter=to_texts)
+    except_: tuple[Except, ...] = attrs.field(default=(), converter=to_excepts)
     message: str | None = None
     errno: int | None = attrs.field(default=None, converter=to_errno)
     timeout: float | None = attrs.field(default=None, converter=to_seconds)
@@ -85,7 +76,7 @@ class Rule:
     def __attrs_post_init__(self) -> None:
         if not self.name:
             raise PolicyError("a rule has no name", file=self.file, line=self.line, key="name")
-        for key, (operations, parser) in KINDS.items():
+        for key, (operations, parser) in CONDITIONS.items():
             entries = getattr(self, key)
             strangers = self.operations - operations
             if entries and strangers:
@@ -96,17 +87,19 @@ class Rule:
                 )
             for index, entry in enumerate(entries):
                 self._parse(f"{key}[{index}]", parser, entry)
-        if self.except_:
-            parser = KINDS[self.kind][1]
-            for index, entry in enumerate(self.except_):
-                self._parse(f"except[{index}]", parser, entry)
+        for index, entry in enumerate(self.except_):
+            if isinstance(entry, Exemption):
+                for key, problem, hint in problems(entry, self.operations):
+                    raise self._error(f"except[{index}].{key}", problem, hint)
+            else:
+                self._parse(f"except[{index}]", KINDS[self.kind][1], entry)
         for key, verdicts in (("timeout", "ask"), ("decide", "ask"), ("errno", "ask deny")):
             if getattr(self, key) is not None and self.verdict not in verdicts.split():
                 raise self._error(key, f"`{key}` means nothing in a rule that says {self.verdict}")
 
     @property
     def kind(self) -> str:
-        """The key whose entries ``except`` is written like.
+        """The key whose entries plain patterns of ``except`` are written like.
 
         Raises:
             PolicyError: The rule has several kinds.
@@ -120,9 +113,16 @@ class Rule:
                 "`except` is ambiguous here: the rule has several kinds of conditions"
                 if used
                 else "`except` is ambiguous here: the operations have different objects",
-                "make one rule for each kind",
+                "make one rule for each kind, or name the key: {paths: [...]}",
             )
         return used[0]
+
+    @property
+    def excepted(self) -> tuple[Exemption, ...]:
+        """The exceptions, each with its conditions; the plain patterns are the first."""
+        plain = tuple(entry for entry in self.except_ if isinstance(entry, str))
+        named = tuple(entry for entry in self.except_ if isinstance(entry, Exemption))
+        return (Exemption(**{self.kind: plain}), *named) if plain else named
 
     @property
     def place(self) -> str | None:
@@ -161,6 +161,9 @@ class PolicyTest:
         command: The command line of an exec.
         host: Where to connect: ``name:port``, ``address:port``, ``unix:PATH``.
         port: Where to listen: ``port`` or ``address:port``.
+        program: Path of the program that acts; None: it is unknown, unless `within` says it.
+        within: The command line beneath whose exec it acts; without `program`, that command acts itself.
+        env: Names of the variables that an exec adds or changes.
         by: Name of the rule that must decide; None for any.
     """
 
@@ -170,5 +173,8 @@ class PolicyTest:
     command: str | None = None
     host: str | None = None
     port: str | None = attrs.field(default=None, converter=attrs.converters.optional(str))
+    program: str | None = None
+    within: str | None = None
+    env: tuple[str, ...] = attrs.field(default=(), converter=to_texts)
     by: str | None = None
     line: int | None = attrs.field(default=None, eq=False)

@@ -169,6 +169,7 @@ class StackMatcher:
         home: Real path of the home that ``~`` means.
         directory: Real path of the directory that ``./`` means.
         host_names: Host names in any layer; the broker resolves them.
+        process_operations, needs_process, needs_environment: As of a `Matcher`; what any layer needs.
     """
 
     def __init__(self, policy: Stack, layers: Sequence[Matcher]) -> None:
@@ -177,7 +178,12 @@ class StackMatcher:
         self.home = layers[0].home
         self.directory = layers[0].directory
         self.host_names = frozenset[str]().union(*(layer.host_names for layer in layers))
-        self._file: Callable[[Operation, bytes], Decision] = functools.lru_cache(maxsize=4096)(
+        self.process_operations = frozenset[Operation]().union(
+            *(layer.process_operations for layer in layers)
+        )
+        self.needs_process = bool(self.process_operations)
+        self.needs_environment = any(layer.needs_environment for layer in layers)
+        self._file: Callable[[Operation, bytes], Decision | None] = functools.lru_cache(maxsize=4096)(
             self._decide_file
         )
 
@@ -189,17 +195,20 @@ class StackMatcher:
         Raises:
             TypeError, ValueError: As `Matcher.decide`.
         """
-        if isinstance(event, FileEvent):
-            return self._file(event.operation, event.path)
-        return self._decide(event)
+        decision = self._file(event.operation, event.path) if isinstance(event, FileEvent) else None
+        return self._decide(event) if decision is None else decision
 
-    def widens(self, old: bytes, new: bytes, *, directory: bool) -> Decision | None:
+    def laxest(self, event: Event) -> Decision:
+        """Judge an event as if whoever may do most did it; as `Matcher.laxest`."""
+        return self._strictest([layer.laxest(event) for layer in self.layers])
+
+    def widens(self, old: bytes, new: bytes, *, directory: bool, program: bool = True) -> Decision | None:
         """Say whether something would be less restricted by some layer under a new name.
 
         Arguments and result as for `Matcher.widens`.
         """
         for index, layer in enumerate(self.layers):
-            lost = layer.widens(old, new, directory=directory)
+            lost = layer.widens(old, new, directory=directory, program=program)
             if lost is not None:
                 return self._marked(index, lost)
         return None
@@ -208,7 +217,10 @@ class StackMatcher:
         """Give the strictest of the defaults of an operation."""
         return self._strictest([layer.default(operation) for layer in self.layers])
 
-    def _decide_file(self, operation: Operation, path: bytes) -> Decision:
+    def _decide_file(self, operation: Operation, path: bytes) -> Decision | None:
+        """Decide about a file; None if that depends on who acts."""
+        if any(layer.varies(operation, path) for layer in self.layers):
+            return None
         return self._decide(FileEvent(operation=operation, path=path))
 
     def _decide(self, event: Event) -> Decision:

@@ -16,8 +16,10 @@ from rampart_seccomp.errors import PolicyError
 from rampart_seccomp.events import Operation
 from rampart_seccomp.policy.document import Items, Node, Pairs
 from rampart_seccomp.policy.features import check_feature
+from rampart_seccomp.policy.environment import check_name, check_variable
+from rampart_seccomp.policy.exemptions import Except, Exemption
 from rampart_seccomp.policy.grants import Grant
-from rampart_seccomp.policy.rules import KINDS, PolicyTest, Rule
+from rampart_seccomp.policy.rules import CONDITIONS, PolicyTest, Rule
 from rampart_seccomp.policy.terms import VERDICTS, to_errno, to_operations, to_seconds
 from rampart_seccomp.policy.walking import Walker
 
@@ -40,9 +42,9 @@ TOP_LATER: Mapping[str, str | None] = {
     "names": None,
     "redact": None,
 }
-RULE = ("name", *VERDICTS, *KINDS, "except", "message", "errno", "timeout", "log", "reason")
-RULE_LATER: Mapping[str, str | None] = {"programs": None, "within": None, "env": None, "redirect": None}
-TEST = (*VERDICTS, "path", "command", "host", "port", "by")
+RULE = ("name", *VERDICTS, *CONDITIONS, "except", "message", "errno", "timeout", "log", "reason")
+RULE_LATER: Mapping[str, str | None] = {"redirect": None}
+TEST = (*VERDICTS, "path", "command", "host", "port", "program", "within", "env", "by")
 GRANT = ("operation", "path", "command", "host", "port", "rule", "by", "at")
 EXTENSION = ("profile", "file", "without", "except")
 ENVIRONMENT = ("drop", "pass")
@@ -73,7 +75,7 @@ class Extension:
     target: Place
     is_file: bool
     without: tuple[Place, ...] = ()
-    excepts: tuple[tuple[Place, tuple[str, ...]], ...] = ()
+    excepts: tuple[tuple[Place, tuple[Except, ...]], ...] = ()
 
 
 @attrs.define(kw_only=True)
@@ -221,8 +223,6 @@ class Structure(Walker):
                 draft.places[f"default.{operation}"] = f"{self.file}:{key.line}"
 
     def _environment(self, node: Node, draft: Draft) -> None:
-        from rampart_seccomp.policy.environment import check_name
-
         keys = self.keys(node, "environment", ENVIRONMENT, {}, "environment")
         for key, found in (("drop", draft.drop), ("pass", draft.pass_)):
             if key in keys:
@@ -269,16 +269,32 @@ class Structure(Walker):
             self.fail("the command of a grant is a list of arguments", node, path, "write [npm, publish]")
         return [self.word(item, f"{path}[{index}]") for index, item in enumerate(node.items)]
 
-    def _excepts(self, node: Node, path: str) -> list[str]:
-        for index, item in enumerate(node.items if isinstance(node, Items) else (node,)):
+    def _excepts(self, node: Node, path: str) -> list[Except]:
+        if not isinstance(node, Items) or not node.items:
+            return [self._exemption(node, path)] if isinstance(node, Pairs) else [*self._plain(node, path)]
+        found: list[Except] = []
+        for index, item in enumerate(node.items):
+            here = f"{path}[{index}]"
             if isinstance(item, Pairs):
-                self.fail(
-                    "an exception with conditions is not supported by this version",
-                    item,
-                    f"{path}[{index}]" if isinstance(node, Items) else path,
-                    "write patterns only, or a rule of its own",
-                )
+                found.append(self._exemption(item, here))
+            else:
+                found += self._plain(self.scalar(item, here), here)
+        return found
+
+    def _plain(self, node: Node, path: str) -> list[str]:
         return self.texts(node, path, str, empty=WHOLE_OPERATION, numbers=True)
+
+    def _exemption(self, node: Pairs, path: str) -> Exemption:
+        keys = self.keys(node, path, tuple(CONDITIONS), {}, "exception")
+        fields = self._conditions(keys, path, "leave it out")
+        return self.attempt(lambda given: Exemption(**given), fields, node, path)
+
+    def _conditions(self, keys: Mapping[str, Node], path: str, empty: str) -> dict[str, list[str]]:
+        return {
+            key: self.texts(keys[key], f"{path}.{key}", parser, empty=empty, numbers=key == "ports")
+            for key, (_, parser) in CONDITIONS.items()
+            if key in keys
+        }
 
     def _rule(self, node: Node, path: str) -> Rule:
         keys = self.keys(node, path, RULE, RULE_LATER, "rule")
@@ -287,11 +303,7 @@ class Structure(Walker):
         verdict = self._verdict(keys, node, path)
         fields: dict[str, Any] = {"name": self.text(keys["name"], f"{path}.name")}
         fields["operations"] = self._operations(keys[verdict], f"{path}.{verdict}")
-        for key, (_, parser) in KINDS.items():
-            if key in keys:
-                fields[key] = self.texts(
-                    keys[key], f"{path}.{key}", parser, empty=WHOLE_OPERATION, numbers=key == "ports"
-                )
+        fields.update(self._conditions(keys, path, WHOLE_OPERATION))
         if "except" in keys:
             fields["except_"] = self._excepts(keys["except"], f"{path}.except")
         for key in ("message", "reason"):
@@ -311,7 +323,7 @@ class Structure(Walker):
             key, bracket, index = (error.key or "").partition("[")
             place = keys.get(key, node)
             if isinstance(place, Items) and bracket:
-                place = place.items[int(index.rstrip("]"))]
+                place = place.items[int(index.partition("]")[0])]
             self.fail(error.problem, place, f"{path}.{error.key}", error.hint)
 
     def _verdict(self, keys: Mapping[str, Node], node: Node, path: str) -> str:
@@ -349,7 +361,9 @@ class Structure(Walker):
             )
         fields: dict[str, Any] = {}
         for key in TEST[3:]:
-            if key in keys:
+            if key == "env" and key in keys:
+                fields[key] = self.texts(keys[key], f"{path}.env", check_variable, empty="leave it out")
+            elif key in keys:
                 fields[key] = self.word(keys[key], f"{path}.{key}")
         operation = self.text(keys[found[0]], f"{path}.{found[0]}")
         self.attempt(to_operations, operation, keys[found[0]], f"{path}.{found[0]}")

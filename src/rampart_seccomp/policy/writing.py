@@ -10,10 +10,11 @@ from decimal import Decimal
 
 from rampart_seccomp.errors import PolicyError
 from rampart_seccomp.events import Operation
+from rampart_seccomp.policy.exemptions import Except, Exemption
 from rampart_seccomp.policy.grants import Grant
 from rampart_seccomp.policy.limits import KEYS, Limits
 from rampart_seccomp.policy.model import Policy
-from rampart_seccomp.policy.rules import KINDS, PolicyTest, Rule
+from rampart_seccomp.policy.rules import CONDITIONS, PolicyTest, Rule
 from rampart_seccomp.policy.terms import WRITE
 
 __all__ = ["dump_grants", "dumps"]
@@ -102,7 +103,7 @@ def _rule(rule: Rule) -> Iterator[str]:
         value = getattr(rule, key)
         if value is not None:
             yield f"    {key}: {_text(value)}"
-    for key in KINDS:
+    for key in CONDITIONS:
         if getattr(rule, key):
             yield from _list("    ", key, getattr(rule, key))
     if rule.except_:
@@ -115,8 +116,13 @@ def _rule(rule: Rule) -> Iterator[str]:
         yield "    log: false"
 
 
-def _list(indent: str, key: str, texts: Iterable[str]) -> Iterator[str]:
-    quoted = [_quoted(text) for text in texts]
+def _list(indent: str, key: str, entries: Iterable[Except]) -> Iterator[str]:
+    quoted = [
+        _flow({name: list(texts) for name, texts in entry.given.items()})
+        if isinstance(entry, Exemption)
+        else _quoted(entry)
+        for entry in entries
+    ]
     line = f"{indent}{key}: [{', '.join(quoted)}]"
     if len(line) <= WIDTH:
         yield line
@@ -145,6 +151,9 @@ def _test(test: PolicyTest) -> dict[str, str | list[str] | None]:
         "command": test.command,
         "host": test.host,
         "port": test.port,
+        "program": test.program,
+        "within": test.within,
+        "env": list(test.env) or None,
         "by": test.by,
     }
 
