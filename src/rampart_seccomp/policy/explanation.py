@@ -238,7 +238,11 @@ def _exception(matcher: Matcher, event: Event, rule: Rule, key: str, pattern: st
         return None
     given = [f"{key}: [{_quoted(pattern)}]"]
     lineage = matcher.subject(event).lineage
-    if lineage and lineage[0].program.clean and any(each.programs for each in (rule, *rule.excepted)):
+    if (
+        lineage
+        and lineage[0].program.clean
+        and (rule.programs or any(each.programs for each in rule.excepted))
+    ):
         given.append(f"programs: [{_quoted(path_pattern(matcher, lineage[0].program.path))}]")
     try:
         plain = rule.kind == key and len(given) == 1
@@ -257,11 +261,12 @@ def _nearly(matcher: Matcher, event: Event) -> str | None:
         if rule is None or entry.strict or rule.file not in (None, matcher.policy.source):
             continue
         silent = any(each.hold(subject, strict=True) for each in entry.excepts)
-        if given.match(subject, strict=False) and not silent:
-            if list(given.unmet(subject, strict=False)) == ["programs"]:
-                pattern = _quoted(path_pattern(matcher, subject.lineage[0].program.path))
-                place = f" ({rule.place})" if rule.place else ""
-                return f"add {pattern} to `programs` of rule {rule.name!r}{place}"
+        if silent or not given.match(subject, strict=False):
+            continue
+        if list(given.unmet(subject, strict=False)) == ["programs"]:
+            pattern = _quoted(path_pattern(matcher, subject.lineage[0].program.path))
+            place = f" ({rule.place})" if rule.place else ""
+            return f"add {pattern} to `programs` of rule {rule.name!r}{place}"
     return None
 
 
