@@ -8,8 +8,8 @@ from __future__ import annotations
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from rampart_seccomp.events import ExecEvent, FileEvent, Operation
-from rampart_seccomp.policy import Policy, Rule
+from rampart_seccomp.events import ExecEvent, FileEvent, Operation, Process, Program
+from rampart_seccomp.policy import Exemption, Policy, Rule
 from rampart_seccomp.policy.rules import KINDS
 from rampart_seccomp.policy.terms import FILE_OPERATIONS, VERDICTS
 
@@ -56,9 +56,25 @@ commands = st.builds(
 )
 
 
+program_patterns = st.sampled_from(["/a/git", "/a/*", "/h/p/**", "~/p/a", "**/git"])
+variables = st.sampled_from(["LD_PRELOAD", "LD_*", "A"])
+
+
+@st.composite
+def actors(draw: st.DrawFn, operations: frozenset[Operation]) -> dict[str, list[str]]:
+    """Conditions on who acts and, for exec, on variables; mostly none."""
+    given: dict[str, list[str]] = {}
+    if draw(st.integers(0, 2)) == 0:
+        given["programs"] = draw(st.lists(program_patterns, max_size=2))
+        given["within"] = draw(st.lists(commands, max_size=1))
+        if operations == {Operation.EXEC}:
+            given["env"] = draw(st.lists(variables, max_size=1))
+    return {key: entries for key, entries in given.items() if entries}
+
+
 @st.composite
 def rules(draw: st.DrawFn, name: str = "rule") -> Rule:
-    """Rules on files and exec, with and without conditions and exceptions."""
+    """Rules on files and exec, with and without conditions and exceptions, some for some programs only."""
     operations = draw(
         st.frozensets(st.sampled_from(sorted(KINDS["paths"][0], key=str)), min_size=1, max_size=3)
     )
@@ -69,7 +85,8 @@ def rules(draw: st.DrawFn, name: str = "rule") -> Rule:
             verdict=draw(verdicts),
             operations="connect",
             hosts=draw(sockets),
-            except_=draw(sockets),
+            except_=[*draw(sockets), *draw(_exemptions(frozenset(), sockets, "hosts"))],
+            **draw(actors(frozenset())),
         )
     given = {"paths": draw(st.lists(patterns(), max_size=2))}
     if operations == {Operation.EXEC} and draw(st.booleans()):
@@ -77,7 +94,34 @@ def rules(draw: st.DrawFn, name: str = "rule") -> Rule:
         excepts = draw(st.lists(commands, max_size=1)) if given["commands"] else []
     else:
         excepts = draw(st.lists(patterns(), max_size=2))
+    excepts += draw(_exemptions(operations, st.lists(patterns(), max_size=1), "paths"))
+    given.update(draw(actors(operations)))
     return Rule(name=name, verdict=draw(verdicts), operations=operations, except_=excepts, **given)
+
+
+@st.composite
+def _exemptions(
+    draw: st.DrawFn, operations: frozenset[Operation], objects: st.SearchStrategy[list[str]], key: str
+) -> list[Exemption]:
+    given = draw(actors(operations))
+    if not given:
+        return []
+    given[key] = draw(objects)
+    if operations == {Operation.EXEC}:
+        given["commands"] = draw(st.lists(commands, max_size=1))
+    return [Exemption(**given)]
+
+
+@st.composite
+def processes(draw: st.DrawFn) -> Process:
+    """Processes that run one of a few programs, perhaps beneath others, or are unknown."""
+    programs = st.builds(
+        Program,
+        path=st.sampled_from([b"/a/git", b"/a/b", b"/h/p/a", b"/x"]),
+        argv=st.sampled_from([(b"git", b"push"), (b"a",), (b"git",), ()]),
+        clean=st.booleans(),
+    )
+    return Process(pid=1, tid=1, lineage=draw(st.none() | st.lists(programs, max_size=2).map(tuple)))
 
 
 @st.composite
@@ -92,10 +136,22 @@ def policies(draw: st.DrawFn, max_rules: int = 4) -> Policy:
 
 @st.composite
 def file_events(draw: st.DrawFn) -> FileEvent:
-    return FileEvent(operation=draw(file_operations), path=draw(paths()))
+    return FileEvent(
+        operation=draw(file_operations), path=draw(paths()), process=draw(st.none() | processes())
+    )
+
+
+changes = st.sampled_from([None, frozenset(), frozenset({b"LD_PRELOAD"}), frozenset({b"A", b"LD_AUDIT"})])
+"""What an exec changes in the environment."""
 
 
 @st.composite
 def exec_events(draw: st.DrawFn) -> ExecEvent:
     argv = draw(st.lists(st.sampled_from([b"git", b"a", b"push", b"/x/git"]), max_size=3))
-    return ExecEvent(path=draw(paths()), argv=tuple(argv), named=draw(st.none() | paths()))
+    return ExecEvent(
+        path=draw(paths()),
+        argv=tuple(argv),
+        named=draw(st.none() | paths()),
+        changed=draw(changes),
+        process=draw(st.none() | processes()),
+    )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 import strategies
-from rampart_seccomp.events import ConnectEvent, ExecEvent, FileEvent
+from rampart_seccomp.events import ConnectEvent, ExecEvent, FileEvent, Process, Program
 from rampart_seccomp.policy import Matcher, Policy, allow, ask, deny
 from rampart_seccomp.policy.terms import FILE_OPERATIONS, VERDICTS
 from strategies import DIRECTORY, HOME
@@ -19,15 +21,41 @@ def matcher(*rules: object, default: dict[str, str] | None = None, **extra: obje
     )
 
 
-def strictness(bound: Matcher, path: bytes, argv: tuple[bytes, ...]) -> dict[str, int]:
-    """Judge every operation on one path."""
-    events = [FileEvent(operation=operation, path=path) for operation in FILE_OPERATIONS]
+def judged(
+    bound: Matcher, path: bytes, argv: tuple[bytes, ...], process: Process | None, changed: frozenset[bytes]
+) -> dict[str, int]:
+    """Judge every operation on one path, as done by one process."""
+    events = [FileEvent(operation=operation, path=path, process=process) for operation in FILE_OPERATIONS]
     decided = {str(event.operation): bound.decide(event).verdict for event in events}
-    decided["exec"] = bound.decide(ExecEvent(path=path, argv=argv)).verdict
+    started = ExecEvent(path=path, argv=argv, process=process, changed=changed)
+    decided["exec"] = bound.decide(started).verdict
     for in_tree in (False, True):
-        event = ConnectEvent(protocol="unix", socket=path, in_tree=in_tree)
+        event = ConnectEvent(protocol="unix", socket=path, in_tree=in_tree, process=process)
         decided[f"connect{in_tree:d}"] = bound.decide(event).verdict
     return {operation: VERDICTS.index(verdict) for operation, verdict in decided.items()}
+
+
+IMAGES = [b"/a/git", b"/h/p/a", b"/x"]
+PROCESSES = [
+    None,
+    *(
+        Process(pid=1, tid=1, lineage=tuple(Program(path, (b"git", b"push"), clean) for path in paths))
+        for clean in (True, False)
+        for paths in [*((image,) for image in IMAGES), (b"/x", b"/a/git"), (b"/a/git", b"/h/p/a")]
+    ),
+]
+"""Who may act: nobody known, and every program of some policies, alone and beneath others, clean and not."""
+
+
+def strictness(bound: Matcher, path: bytes, argv: tuple[bytes, ...]) -> dict[str, int]:
+    """Judge every operation on one path, by whoever may do it and with any variables."""
+    return {
+        f"{operation} {number}": level
+        for number, (process, changed) in enumerate(
+            itertools.product(PROCESSES, [frozenset(), frozenset({b"LD_PRELOAD"}), frozenset({b"A"})])
+        )
+        for operation, level in judged(bound, path, argv, process, changed).items()
+    }
 
 
 class TestSound:
@@ -49,7 +77,7 @@ class TestSound:
             after = strictness(bound, new + suffix, argv)
             if not suffix:
                 # A directory is never executed.
-                before["exec"] = after["exec"] = 0
+                before = {key: level for key, level in before.items() if not key.startswith("exec")}
             assert all(after[operation] >= before[operation] for operation in before)
 
     @strategies.bounded
@@ -77,9 +105,9 @@ class TestSound:
     @given(strategies.policies(), strategies.paths(3), strategies.paths(3))
     def test_file_exact_without_commands(self, policy: Policy, old: bytes, new: bytes) -> None:
         """For a file and path conditions the answer is exact on what rules deny: no needless refusal."""
-        if any(rule.commands for rule in policy.rules):
-            return
         bound = policy.matcher(home=HOME, directory=DIRECTORY)
+        if any(rule.commands for rule in policy.rules) or bound.needs_process or bound.needs_environment:
+            return
         lost = bound.widens(old, new, directory=False)
         before, after = strictness(bound, old, ()), strictness(bound, new, ())
         if lost is not None:

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 import strategies
 from rampart_seccomp.policy.variables import clean
 
-ORDINARY = [
-    b"PATH", b"HOME", b"LANG", b"LC_ALL", b"TERM", b"TMPDIR", b"PWD", b"SHLVL", b"_", b"OLDPWD", b"CI",
-    b"MAKEFLAGS", b"MFLAGS", b"GIT_DIR", b"GIT_EXEC_PATH", b"GIT_PREFIX", b"GIT_SSH_COMMAND", b"npm_config_cache",
-    b"npm_lifecycle_event", b"NODE", b"INIT_CWD", b"VIRTUAL_ENV", b"PYTHONUNBUFFERED", b"PYTHONHASHSEED",
-    b"PYTEST_CURRENT_TEST", b"PYTHONDONTWRITEBYTECODE", b"CFLAGS", b"SSH_AUTH_SOCK", b"OLD_LD_PRELOAD", b"",
-]  # fmt: skip
+ORDINARY = (
+    b"PATH HOME LANG LC_ALL TERM TMPDIR PWD SHLVL _ OLDPWD CI MAKEFLAGS MFLAGS GIT_DIR "
+    b"GIT_EXEC_PATH GIT_PREFIX GIT_SSH_COMMAND npm_config_cache npm_lifecycle_event NODE INIT_CWD "
+    b"VIRTUAL_ENV PYTHONUNBUFFERED PYTHONHASHSEED PYTHONDONTWRITEBYTECODE "
+    b"PYTEST_CURRENT_TEST CFLAGS SSH_AUTH_SOCK OLD_LD_PRELOAD"
+).split()
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """Environment variables that make a program run code which nobody named when it was started.
 
 A program is known by its image. That says little if a variable makes the image load something else, so a
-process counts as the program only if no such variable was set for it. What makes a program *start* another one
-(``GIT_SSH_COMMAND``, ``PAGER``) is not among them: the other program is known by its own image.
+process counts as the program only if no such variable was set for it. What makes a program *start* another
+one (``GIT_SSH_COMMAND``, ``PAGER``) is not among them: the other program is known by its own image.
 """
 
 from __future__ import annotations
