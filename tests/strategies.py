@@ -112,6 +112,48 @@ def _exemptions(
     return [Exemption(**given)]
 
 
+_who = st.sampled_from(
+    [
+        {},
+        {},
+        {"programs": ["/a/git"]},
+        {"programs": ["/a/git", "/x"]},
+        {"within": ["git push"]},
+        {"programs": ["/x"], "within": ["git push"]},
+    ]
+)
+
+
+@st.composite
+def _acting_rules(draw: st.DrawFn, name: str) -> Rule:
+    places = st.sampled_from([[], ["/a/**"], ["/b/**"], ["/a/**", "/b/**"], ["/*/x"]])
+    excepts = [
+        Exemption(**given)
+        for given in draw(
+            st.lists(st.tuples(places, _who).map(lambda both: {"paths": both[0], **both[1]}), max_size=2)
+        )
+        if any(given.values())
+    ]
+    return Rule(
+        name=name,
+        verdict=draw(verdicts),
+        operations="read",
+        paths=draw(places),
+        except_=excepts,
+        **draw(_who),
+    )
+
+
+@st.composite
+def acting_policies(draw: st.DrawFn) -> Policy:
+    """Policies on reading in two directories, `/a` and `/b`, where who acts matters often."""
+    count = draw(st.integers(1, 3))
+    return Policy(
+        rules=[draw(_acting_rules(name=f"r{number}")) for number in range(count)],
+        default={"read": draw(verdicts), "write": "allow"},
+    )
+
+
 @st.composite
 def processes(draw: st.DrawFn) -> Process:
     """Processes that run one of a few programs, perhaps beneath others, or are unknown."""

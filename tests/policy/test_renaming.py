@@ -9,8 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import strategies
-from rampart_seccomp.events import ConnectEvent, ExecEvent, FileEvent, Process, Program
-from rampart_seccomp.policy import Matcher, Policy, allow, ask, deny
+from rampart_seccomp.events import ConnectEvent, ExecEvent, FileEvent, Operation, Process, Program
+from rampart_seccomp.policy import Grant, Matcher, Policy, allow, ask, deny
 from rampart_seccomp.policy.terms import FILE_OPERATIONS, VERDICTS
 from strategies import DIRECTORY, HOME
 
@@ -93,6 +93,28 @@ class TestSound:
         if bound.widens(old, new, directory=False) is None:
             before, after = strictness(bound, old, argv), strictness(bound, new, argv)
             assert all(after[operation] >= before[operation] for operation in before)
+
+    @strategies.bounded
+    @given(
+        strategies.acting_policies(),
+        st.sampled_from(
+            [(b"/a", b"/b"), (b"/a/y", b"/b/y"), (b"/a/y", b"/c"), (b"/c", b"/b"), (b"/a/x", b"/c")]
+        ),
+        st.booleans(),
+    )
+    def test_whoever_acts(self, policy: Policy, names: tuple[bytes, bytes], directory: bool) -> None:
+        """Nobody that acts later, alone or beneath others, clean or not, may do more under the new name."""
+        bound = policy.matcher(home=HOME, directory=DIRECTORY)
+        for old, new in (names, names[::-1]):
+            if bound.widens(old, new, directory=directory) is not None:
+                continue
+            for suffix in (b"", b"/x", b"/z") if directory else (b"",):
+                for process in PROCESSES:
+                    before, after = (
+                        bound.decide(FileEvent(operation=Operation.READ, path=name + suffix, process=process))
+                        for name in (old, new)
+                    )
+                    assert VERDICTS.index(after.verdict) >= VERDICTS.index(before.verdict)
 
     @strategies.bounded
     @given(strategies.policies(), strategies.paths(3), st.booleans())
@@ -200,3 +222,54 @@ class TestPrograms:
         bound = matcher(allow("exec", commands=["git **"], name="git"))
         assert bound.widens(b"/h/evil", b"/h/git", directory=False) is not None
         assert bound.widens(b"/h/evil", b"/h/good", directory=False) is None
+
+
+class TestActors:
+    def test_a_named_program_keeps_its_name(self) -> None:
+        """A program that a rule restricts is not renamed out of the rule; other names are free."""
+        bound = matcher(deny("connect", programs=["/t/curl"], name="curl"), default={"connect": "allow"})
+        lost = bound.widens(b"/t/curl", b"/t/c", directory=False)
+        assert lost is not None
+        assert lost.where == "curl"
+        assert bound.widens(b"/t", b"/u", directory=True) is not None
+        assert bound.widens(b"/t/a", b"/t/b", directory=False) is None
+        assert bound.widens(b"/t/a", b"/t/curl", directory=False) is None
+        assert bound.widens(b"/t/curl", b"/t/c", directory=False, program=False) is None
+
+    def test_a_named_program_is_not_taken_over(self) -> None:
+        """Nothing gets the name of a program that a rule, or an exception of one, opens something for."""
+        for rule in (
+            allow("connect", programs=["/t/ssh"]),
+            allow("listen", within=["/t/ssh **"]),
+            deny("read", paths=["/k"], except_=[{"programs": ["/t/ssh"]}]),
+        ):
+            bound = matcher(rule)
+            assert bound.widens(b"/t/evil", b"/t/ssh", directory=False) is not None
+            assert bound.widens(b"/u", b"/t", directory=True) is not None
+            assert bound.widens(b"/t/evil", b"/t/good", directory=False) is None
+            assert bound.widens(b"/t/ssh", b"/t/x", directory=False) is None
+
+    def test_an_opening_for_one_program_widens(self) -> None:
+        """What one program may do more under the new name is widening, whoever renames."""
+        bound = matcher(
+            deny("read", paths=["/a/**"], name="r"),
+            deny("read", paths=["/b/**"], except_=[{"programs": ["/t/ssh"]}], name="s"),
+        )
+        assert bound.widens(b"/a/x", b"/b/x", directory=False) is not None
+        assert bound.widens(b"/b/x", b"/a/x", directory=False) is None
+        bound = matcher(
+            deny("read", paths=["/a/**"], programs=["/t/ssh"], name="r"),
+            deny("read", paths=["/b/**"], programs=["/t/ssh", "/t/scp"], name="s"),
+        )
+        assert bound.widens(b"/a/x", b"/b/x", directory=False) is None
+        assert bound.widens(b"/b/x", b"/a/x", directory=False) is not None
+
+    def test_grants(self) -> None:
+        """A grant for the new name widens if some program could use it there and not at the old one."""
+        policy = Policy(
+            rules=[deny("read", paths=["/b/**"], programs=["/t/curl"])],
+            grants=[Grant(operation="read", path="/b/x")],
+        )
+        bound = policy.matcher(home=HOME, directory=DIRECTORY)
+        assert bound.widens(b"/a/x", b"/b/x", directory=False) is not None
+        assert bound.widens(b"/a/x", b"/b/y", directory=False) is None
