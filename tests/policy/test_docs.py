@@ -29,7 +29,13 @@ def test_code() -> None:
     """The Python example runs and makes the policies it shows."""
     names: dict[str, object] = {}
     exec(CODE[0], names)
-    assert [rule.name for rule in names["policy"].effective] == ["project", "keys", "publishing", "internal"]
+    assert [rule.name for rule in names["policy"].effective] == [
+        "project",
+        "keys",
+        "publishing",
+        "npmrc",
+        "internal",
+    ]
     assert "endpoints" not in {rule.name for rule in names["more"].rules}
     assert names["both"].layers == (names["policy"], names["more"])
     assert Policy.loads(names["text"]) == names["more"]

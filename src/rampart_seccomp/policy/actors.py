@@ -52,6 +52,8 @@ def actor_remarks(rule: Rule, *, writes_programs: bool) -> Iterator[tuple[str, s
 
 def _program(text: str, writes_programs: bool) -> str | None:
     glob = parse(text)
-    if not writes_programs or not (text.startswith(("**/", "/**")) or glob.anchor in ("@tmp", "@project", "./")):
+    if not writes_programs or not (
+        text.startswith(("**/", "/**")) or glob.anchor in ("@tmp", "@project", "./")
+    ):
         return None
     return f"{text!r} is any program that may be written there; write the absolute path of one"
