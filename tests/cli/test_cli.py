@@ -59,6 +59,10 @@ def test_wrong_usage_is_125(arguments: list[str], problem: str, capsys: pytest.C
         ),
         (["doctor", "--frob"], "rampart-seccomp doctor: unrecognized arguments: --frob"),
         (["explain", "read"], "rampart-seccomp explain: read of what?"),
+        (
+            ["explain", "--env", "A", "read", "a"],
+            "rampart-seccomp explain: --env is for exec, and not for read",
+        ),
         (["explain", "read", "a", "b"], "rampart-seccomp explain: read takes one object"),
     ],
 )

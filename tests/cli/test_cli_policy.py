@@ -171,3 +171,27 @@ def test_doctor_names_a_missing_launcher(
     monkeypatch.setattr(locate, "_PACKAGE", "/nowhere")
     assert main(["doctor", "--policy", str(policy)]) == 1
     assert "missing  launcher" in capsys.readouterr().out
+
+
+def test_explain_who_acts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The acting program, the command beneath which it runs, and the variables that change, can be named."""
+    policy = tmp_path / "who.yaml"
+    policy.write_text(
+        "version: 1\ndefault: {exec: allow}\nrules:\n"
+        "  - {name: key, allow: read, paths: [/k], programs: [/x/ssh]}\n"
+        "  - {name: site, allow: connect, within: ['/x/publish **']}\n"
+        "  - {name: planted, deny: exec, env: [LD_PRELOAD]}\n"
+    )
+    expected = [
+        (["--program", "/x/ssh", "read", "/k"], "allow", "key"),
+        (["--program", "/x/cat", "read", "/k"], "deny", "another program"),
+        (["read", "/k"], "deny", "the program is not known"),
+        (["--within", "/x/publish now", "connect", "a.example:443"], "allow", "site"),
+        (["--within", "/x/other", "connect", "a.example:443"], "deny", "not within /x/publish **"),
+        (["--env", "LD_PRELOAD", "exec", "/x/y"], "deny", "planted"),
+        (["--env", "A", "exec", "/x/y"], "allow", "no variable of its `env` changes"),
+    ]
+    for question, verdict, why in expected:
+        assert main(["explain", "--policy", str(policy), *question]) == 0
+        said = capsys.readouterr().out
+        assert (said.startswith(f"{verdict}: "), why in said) == (True, True), said

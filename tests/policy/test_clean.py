@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import strategies
-from rampart_seccomp.policy.variables import clean
+from rampart_seccomp.policy.clean import clean
 
 ORDINARY = (
     b"PATH HOME LANG LC_ALL TERM TMPDIR PWD SHLVL _ OLDPWD CI MAKEFLAGS MFLAGS GIT_DIR "
@@ -48,6 +48,8 @@ def test_planted(path: bytes, variable: bytes) -> None:
     assert clean(path, ORDINARY)
     assert not clean(path, [*ORDINARY, variable])
     assert not clean(path, iter([variable]))
+    assert not clean(path, [b"PATH=/bin", variable + b"=/x=y"])
+    assert clean(path, [b"X=" + variable])
 
 
 def test_interpreters_have_their_own() -> None:
