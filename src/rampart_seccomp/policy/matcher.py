@@ -151,15 +151,24 @@ class Matcher:
         raise TypeError(f"cannot judge {event!r}")
 
     def laxest(self, event: Event) -> Decision:
-        """Judge an event as if whoever may do most did it: the laxest of what any process would get.
-
-        The strictest is what `decide` says of an event without a process.
+        """Judge an event as if whoever may do most did it: no process gets less than this.
 
         Raises:
             TypeError, ValueError: As `decide`.
         """
-        decision = self._decide(attrs.evolve(self.subject(event), anyone=True))
-        return self._granted(event, decision) if self._grants else decision
+        subject = attrs.evolve(self.subject(event), lineage=None)
+        if isinstance(event, ExecEvent):
+            subject = attrs.evolve(subject, event=attrs.evolve(event, changed=None))
+        anyone = attrs.evolve(subject, anyone=True)
+        # A question opens where a denial would stand without it, and restricts elsewhere: both are tried.
+        said = [self._decide(anyone)]
+        for entry in self.entries[event.operation]:
+            if entry.match(subject if VERDICTS[entry.level] == "ask" else anyone) is Match.YES:
+                said.append(entry.decision(event.operation))
+                break
+        if self._grants:
+            said = [self._granted(event, decision) for decision in said]
+        return min(said, key=lambda decision: VERDICTS.index(decision.verdict))
 
     def varies(self, operation: Operation, path: bytes) -> bool:
         """Say whether it depends on who acts what is decided about a file."""
