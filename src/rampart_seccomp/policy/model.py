@@ -14,8 +14,8 @@ import attrs
 from rampart_seccomp.errors import PolicyError
 from rampart_seccomp.events import Address, Operation
 from rampart_seccomp.policy.environment import Environment
-from rampart_seccomp.policy.features import to_features
 from rampart_seccomp.policy.exemptions import Exemption
+from rampart_seccomp.policy.features import to_features
 from rampart_seccomp.policy.grants import Grant
 from rampart_seccomp.policy.limits import Limits
 from rampart_seccomp.policy.rules import CONDITIONS, Decide, PolicyTest, Rule

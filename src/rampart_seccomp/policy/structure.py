@@ -15,9 +15,9 @@ import attrs
 from rampart_seccomp.errors import PolicyError
 from rampart_seccomp.events import Operation
 from rampart_seccomp.policy.document import Items, Node, Pairs
-from rampart_seccomp.policy.features import check_feature
 from rampart_seccomp.policy.environment import check_name, check_variable
 from rampart_seccomp.policy.exemptions import Except, Exemption
+from rampart_seccomp.policy.features import check_feature
 from rampart_seccomp.policy.grants import Grant
 from rampart_seccomp.policy.rules import CONDITIONS, PolicyTest, Rule
 from rampart_seccomp.policy.terms import VERDICTS, to_errno, to_operations, to_seconds
