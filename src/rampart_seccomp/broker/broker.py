@@ -397,8 +397,8 @@ class Broker:
     # For the sessions
 
     def degraded(self, operation: Operation) -> bool:
-        """Tell whether the operation may go on unverified: it is not restricted, or that was allowed."""
-        return str(operation) in self._degraded or self.policy.unrestricted(operation)
+        """Tell whether the operation may go on unverified although the policy relies on it."""
+        return str(operation) in self._degraded
 
     def _forget(self, session: Session) -> None:
         with self._lock:

@@ -13,7 +13,8 @@ from rampart_seccomp.broker.processes import describe
 from rampart_seccomp.broker.questions import Questions
 from rampart_seccomp.broker.renaming import AROUND, LIFTED, RenamingCheck
 from rampart_seccomp.calls.call import Call, Refusal, Renaming, Withheld
-from rampart_seccomp.events import ConnectEvent, Event, RefusedEvent
+from rampart_seccomp.calls.starting import ExecCall
+from rampart_seccomp.events import ConnectEvent, Event, ExecEvent, Operation, RefusedEvent
 from rampart_seccomp.policy import AnyMatcher, Decision, suggest
 from rampart_seccomp.verdicts import Deny
 
@@ -84,7 +85,7 @@ class Judge:
         """
         if call.refusal is not None:
             return [self._refused(call, call.refusal)]
-        judged = [(event, self._matcher.decide(event)) for event in map(self._with_names, call.events)]
+        judged = [(event, self._matcher.decide(event)) for event in self._informed(call)]
         for event, decision in judged:
             if decision.verdict == "deny":
                 return [_denied(event, decision)]
@@ -110,6 +111,11 @@ class Judge:
             judgements.append(judgement)
         return judgements
 
+    @property
+    def relies_on_execs(self) -> bool:
+        """True if the policy restricts what is executed, or asks who acts."""
+        return self._matcher.needs_process or not self._matcher.policy.unrestricted(Operation.EXEC)
+
     def suggest(self, judgement: Judgement) -> str | None:
         """Say what to write into the policy to allow what was denied; None if nothing would."""
         if judgement.decision is None or judgement.asked:
@@ -125,6 +131,25 @@ class Judge:
         event = call.events[0] if call.events else RefusedEvent(syscall=call.notification.syscall)
         where = f"built-in: {refusal.reason}"
         return Judgement(event, allowed=False, where=where, errno=refusal.errno)
+
+    def _informed(self, call: Call) -> list[Event]:
+        """Give the effects with what the policy asks about them: names, who acts, variables."""
+        events = [self._with_names(event) for event in call.events]
+        if self._matcher.needs_environment and isinstance(call, ExecCall):
+            changed = self._changed_variables(call)
+            events = [
+                attrs.evolve(event, changed=changed) if isinstance(event, ExecEvent) else event
+                for event in events
+            ]
+        if any(event.operation in self._matcher.process_operations for event in events):
+            process = describe(call.notification, self.lineage)
+            events = [attrs.evolve(event, process=process) for event in events]
+        return events
+
+    def _changed_variables(self, call: ExecCall) -> frozenset[bytes] | None:
+        if self.lineage is None:
+            return None
+        return self.lineage.changed_variables(call.notification.tgid, call.expected.environment)
 
     def _with_names(self, event: Event) -> Event:
         if isinstance(event, ConnectEvent) and event.address is not None and self._matcher.host_names:

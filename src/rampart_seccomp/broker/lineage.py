@@ -77,6 +77,7 @@ class Lineage:
         self._adopters = adopters
         self._lock = threading.Lock()
         self._known: dict[Identity, Standing | None] = {}
+        self._launched_with: bytes | None = None
         start, _ = _stat(command)
         if start is not None:
             self._known[command, start] = _START
@@ -112,6 +113,8 @@ class Lineage:
         if was is not None and was.depth < _DEPTH_MAX:
             now = Standing(program, image, environment, was, was.depth + 1)
         with self._lock:
+            if self._launched_with is None:
+                self._launched_with = environment
             for child in children or ():
                 adopted = pid in self._adopters
                 self._known.setdefault((child.pid, child.start_time), None if adopted else was)
@@ -120,6 +123,28 @@ class Lineage:
             self._known[pid, start_time] = now
             if len(self._known) > self._sweep_at:
                 self._sweep()
+
+    def changed_variables(self, pid: int, environment: bytes) -> frozenset[bytes] | None:
+        """Name the variables that an exec would add or change.
+
+        Args:
+            pid: The process, by its thread group. One that is not known is measured by what the command was
+                started with.
+            environment: What the next program would be started with: ``NAME=value``, each with its NUL.
+
+        Returns:
+            The names; None if there is nothing to measure by. The command itself changes none: what it is
+            started with is the harness's choice.
+        """
+        with self._lock:
+            standing = self._find(pid)
+            before = self._launched_with if standing is None else standing.environment
+        if standing is _START:
+            return frozenset()
+        if before is None:
+            return None
+        new = set(environment.split(b"\0")) - set(before.split(b"\0"))
+        return frozenset(variable.partition(b"=")[0] for variable in new)
 
     def lost(self, pid: int) -> None:
         """Forget who a process is: it may execute something that nobody verifies."""

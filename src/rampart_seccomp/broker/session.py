@@ -296,7 +296,7 @@ class Session:
             self._lineage,
             self._note_tampering,
             self._nudge_launcher,
-            degraded=lambda: self._broker.degraded(Operation.EXEC),
+            degraded=lambda: not self._judge.relies_on_execs or self._broker.degraded(Operation.EXEC),
         )
         self._control.send(protocol.encode(protocol.Go()))
         return True

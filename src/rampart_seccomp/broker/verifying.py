@@ -263,7 +263,7 @@ class Verifying:
             executed.pid,
             executed.start_time,
             flight.was,
-            Program(path, argv, clean(path, variables)),
+            Program(path, argv, clean(path, variables), call.execs),
             expected.image,
             expected.environment,
             executed.children,

@@ -94,6 +94,11 @@ class ExecCall(Call):
     only_checks: bool = attrs.field(kw_only=True)
     enforced: str = attrs.field(init=False, default="unverified")
 
+    @property
+    def execs(self) -> tuple[ExecEvent, ...]:
+        """Its events, which are execs all."""
+        return tuple(event for event in self.events if isinstance(event, ExecEvent))
+
     def perform(self) -> None:
         """Let the kernel start it, and have that verified."""
         if self.only_checks or self.setting.verifier is None:
