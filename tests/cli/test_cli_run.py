@@ -135,6 +135,37 @@ def test_the_command_inherits_what_it_would_bare(shell: Shell) -> None:
 
 # Failures
 
+BROKEN = Path(__file__).parent.parent / "policy" / "broken"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "unknown_top",
+        "duplicate_name",
+        "unquoted_star",
+        "unreachable",
+        "test_fails",
+        "extends_cycle",
+        "not_utf8",
+    ],
+)
+def test_a_broken_policy_starts_nothing(shell: Shell, name: str) -> None:
+    """The one error that belongs to the file, status 125, and the command was not started; fixed, it is."""
+    expected = (BROKEN / f"{name}.txt").read_text()
+    command = ["--", "touch", "started"]
+    done = shell.run("--policy", BROKEN / f"{name}.yaml", *command)
+    assert (done.returncode, done.stdout) == (125, "")
+    assert f": {expected}" in done.stderr.replace(f"{BROKEN}/", "")
+    # Beneath a policy that allows it, too: a stack is as sound as each of its layers.
+    assert (
+        shell.run("--policy", shell.allow_all, "--policy", BROKEN / f"{name}.yaml", *command).returncode
+        == 125
+    )
+    assert not (shell.root / "started").exists()
+    assert shell.run("--policy", shell.allow_all, *command).returncode == 0
+    assert (shell.root / "started").exists()
+
 
 def failures(shell: Shell) -> dict[str, tuple[list[str | Path], str]]:
     broken = shell.project.base / "broken.yaml"

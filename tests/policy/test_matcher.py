@@ -136,6 +136,27 @@ class TestExcept:
         expected = policy.matcher(home=HOME, directory=DIRECTORY).decide(event)
         assert expected == policy.with_rules(silent).matcher(home=HOME, directory=DIRECTORY).decide(event)
 
+    @strategies.bounded
+    @given(
+        strategies.policies(),
+        strategies.verdicts,
+        st.lists(strategies.patterns(), max_size=2),
+        strategies.patterns(),
+        strategies.file_events(),
+    )
+    def test_silent_about_what_it_excepts(
+        self, policy: Policy, verdict: str, paths: list[str], excepted: str, event: FileEvent
+    ) -> None:
+        """A rule is silent about an excepted object; about any other the exception changes nothing."""
+        rule = Rule(name="extra", verdict=verdict, operations=[event.operation], paths=paths)
+        silent = attrs.evolve(rule, except_=[excepted])
+        covered = file(matcher(allow("read", paths=[excepted])), "read", event.path).verdict == "allow"
+        expected = policy if covered else policy.with_rules(rule)
+        assert (
+            expected.matcher(home=HOME, directory=DIRECTORY).decide(event).verdict
+            == policy.with_rules(silent).matcher(home=HOME, directory=DIRECTORY).decide(event).verdict
+        )
+
     def test_hosts_and_ports(self) -> None:
         """Exceptions of connect and listen rules are hosts and ports."""
         bound = matcher(
