@@ -162,6 +162,30 @@ def test_doctor_fails_if_something_necessary_is_missing(
     assert "what to do:\n" in out
 
 
+def test_doctor_takes_a_stack(policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each policy of a stack is shown with its own rules, in the order given."""
+    main(["doctor", "--policy", "observe", "--policy", str(policy)])
+    _, observe, own = capsys.readouterr().out.split("\n\nthe rules of ")
+    assert observe.startswith("profile:observe are\n")
+    assert "on the object it judged:\n  everything (read, write)" in observe
+    assert "on a copy of the socket:\n  everything (connect, listen)\n" in observe
+    assert own.startswith(f"{policy} are\n")
+    assert "  secrets, project\n" in own
+
+
+def test_doctor_says_what_degrades_which_operations(
+    policy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a feature, exactly the operations that need it are shown as enforced with less."""
+    masked = attrs.evolve(probes.probe(), pidfd_getfd=False, unshare_fs=False)
+    monkeypatch.setattr(probes, "probe", lambda: masked)
+    main(["doctor", "--policy", str(policy), "--policy", "observe"])
+    out = capsys.readouterr().out
+    assert "all such calls are denied:\n  everything (connect, listen)\n" in out
+    assert "created closed, the mode set afterwards:\n  secrets (create), project (create)\n" in out
+    assert "  secrets (read, modify, delete, metadata), project (modify, delete, metadata)\n" in out
+
+
 def test_doctor_names_a_missing_launcher(
     policy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -26,13 +26,17 @@ def main(argv: Sequence[str]) -> int:
     """
     parser = Parser("doctor", "Say what this machine enforces a policy with, and what is lost.")
     parser.add_argument(
-        "--policy", default="agent", metavar="FILE|PROFILE", help="default: the profile agent"
+        "--policy",
+        action="append",
+        metavar="FILE|PROFILE",
+        help="default: the profile agent; several: a stack",
     )
-    name = parser.parse_args(argv).policy
+    names = parser.parse_args(argv).policy
+    from rampart_seccomp.cli.policies import load
     from rampart_seccomp.kernel.probes import probe
-    from rampart_seccomp.policy import Policy
+    from rampart_seccomp.policy import Stack
 
-    policy = Policy.load(name)
+    policy = load(names)
     features = probe()
     findings = [*features.findings(), *_parts()]
     _table((finding.state, finding.name, finding.detail) for finding in findings)
@@ -40,18 +44,9 @@ def main(argv: Sequence[str]) -> int:
     if hints:
         print("\nwhat to do:")
         _table((finding.name, finding.hint) for finding in hints)
-    print(f"\nthe rules of {printable(policy.source or name)} are")
-    for layer, rules in _enforcement(policy.rules, features).items():
-        print(f"{layer}:")
-        print(
-            textwrap.fill(
-                ", ".join(map(printable, rules)),
-                100,
-                initial_indent="  ",
-                subsequent_indent="  ",
-                break_on_hyphens=False,
-            )
-        )
+    for layer in policy.layers if isinstance(policy, Stack) else (policy,):
+        print(f"\nthe rules of {printable(layer.source or '(Python)')} are")
+        _show(_enforcement(layer.rules, features))
     return 1 if any(finding.state == "missing" for finding in findings) else 0
 
 
@@ -92,13 +87,44 @@ def _build_filter() -> object:
     return load_filter()
 
 
+def _show(found: dict[str, list[str]]) -> None:
+    for way, rules in found.items():
+        print(f"{way}:")
+        print(
+            textwrap.fill(
+                ", ".join(map(printable, rules)),
+                100,
+                initial_indent="  ",
+                subsequent_indent="  ",
+                break_on_hyphens=False,
+            )
+        )
+
+
 def _enforcement(rules: Iterable[Rule], features: Features) -> dict[str, list[str]]:
-    """Return, for each way to enforce a rule, the names of the rules that are enforced like that."""
+    """Return, for each way to enforce a rule, the names of the rules that are enforced like that.
+
+    Where only some operations of a rule are, they stand behind its name.
+    """
     found: dict[str, list[str]] = {}
     for rule in rules:
-        for layer in sorted({_layer(operation, features) for operation in rule.operations}):
-            found.setdefault(layer, []).append(rule.name)
+        ways: dict[str, set[Operation]] = {}
+        for operation in rule.operations:
+            ways.setdefault(_layer(operation, features), set()).add(operation)
+        for way, operations in sorted(ways.items()):
+            name = rule.name if len(ways) == 1 else f"{rule.name} ({_words(operations)})"
+            found.setdefault(way, []).append(name)
     return found
+
+
+def _words(operations: set[Operation]) -> str:
+    """Name operations as a policy does: the four of ``write`` by that word."""
+    from rampart_seccomp.events import Operation
+    from rampart_seccomp.policy.terms import WRITE
+
+    whole = operations >= WRITE
+    words = [str(each) for each in Operation if each in operations and not (whole and each in WRITE)]
+    return ", ".join([*words, "write"] if whole else words)
 
 
 def _layer(operation: Operation, features: Features) -> str:
@@ -111,6 +137,8 @@ def _layer(operation: Operation, features: Features) -> str:
         return "performed by the broker on a copy of the socket"
     if operation is Operation.EXEC:
         return "decided by the broker, executed by the kernel; not verified afterwards by this version"
+    if operation is Operation.CREATE and not features.unshare_fs:
+        return "performed by the broker on the object it judged; created closed, the mode set afterwards"
     return "performed by the broker on the object it judged"
 
 
