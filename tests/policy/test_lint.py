@@ -168,6 +168,10 @@ class TestNothingAndEverything:
             (allow("exec", commands=["* **"]), "matches everything"),
             (allow("listen", ports=["0-65535"]), "matches every port"),
             (allow("listen", ports=["127.0.0.1:0-65535"]), None),
+            (allow("connect", hosts=["0.0.0.0/0"]), "matches every IPv4 address"),
+            (allow("connect", hosts=["a.example", "[::/0]:0-65535"]), "matches every IPv6 address"),
+            (allow("connect", hosts=["unix:/**"]), "matches every unix socket with a path"),
+            (allow("connect", hosts=["0.0.0.0/0:443", "10.0.0.0/8", "unix:/run/**"]), None),
         ],
     )
     def test_rules(self, rule: Rule, expected: str | None) -> None:

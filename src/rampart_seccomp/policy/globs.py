@@ -132,10 +132,13 @@ def _components(text: str, rest: str) -> Tail:
         raise PolicyError(f"the pattern has more than {MAX_COMPONENTS} components")
     for position, name in enumerate(names):
         if not name and position == len(names) - 1:
-            raise PolicyError(
-                f"the pattern {text!r} ends with '/'",
-                hint=f"write {text.rstrip('/')!r} for the object or '{text.rstrip('/')}/**' for the tree",
+            whole = text.rstrip("/")
+            tree = (
+                f"write {whole!r}"
+                if whole.endswith("/**")
+                else f"write {whole!r} for the object or '{whole}/**'"
             )
+            raise PolicyError(f"the pattern {text!r} ends with '/'", hint=f"{tree} for the tree")
         if not name:
             raise PolicyError(f"the pattern {text!r} has an empty component", hint="drop the second '/'")
         if name in (".", ".."):

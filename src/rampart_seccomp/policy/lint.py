@@ -12,7 +12,7 @@ from rampart_seccomp.policy.actors import actor_remarks
 from rampart_seccomp.policy.anchors import Anchors
 from rampart_seccomp.policy.commands import parse_command
 from rampart_seccomp.policy.globs import ANY, SETS, Component, Glob, Tail, Wildcard, parse
-from rampart_seccomp.policy.hosts import parse_local
+from rampart_seccomp.policy.hosts import HostPattern, parse_host, parse_local
 from rampart_seccomp.policy.model import Policy
 from rampart_seccomp.policy.rules import CONDITIONS, Rule
 from rampart_seccomp.policy.terms import VERDICTS, WRITE
@@ -143,6 +143,10 @@ def _remarks(policy: Policy, rule: Rule) -> Iterator[tuple[str, str, str]]:
     for index, text in enumerate(rule.ports):
         if parse_local(text).network is None and parse_local(text).ports == ((0, 65535),):
             yield "warning", f".ports[{index}]", f"{text!r} matches every port; leave `ports` out to say so"
+    for index, text in enumerate(rule.hosts):
+        what = _whole(parse_host(text))
+        if what is not None:
+            yield "warning", f".hosts[{index}]", f"{text!r} matches {what}; without `hosts` a rule covers all"
     for index, entry in enumerate(rule.except_):
         key = f".except[{index}]"
         if isinstance(entry, str):
@@ -152,6 +156,15 @@ def _remarks(policy: Policy, rule: Rule) -> Iterator[tuple[str, str, str]]:
         for place, text in enumerate(entry.paths):
             yield from _except_remarks(rule, text, f"{key}.paths[{place}]", alone=len(entry.given) == 1)
     yield from actor_remarks(rule, writes_programs=_writes_programs(policy))
+
+
+def _whole(pattern: HostPattern) -> str | None:
+    """Say of what kind of destination a pattern of `hosts` matches every one; None: not of any."""
+    if pattern.socket is not None:
+        return "every unix socket with a path" if covers(pattern.socket, parse("/**")) else None
+    if pattern.network is None or pattern.network.prefixlen or pattern.ports not in ((), ((0, 65535),)):
+        return None
+    return f"every IPv{pattern.network.version} address"
 
 
 def _path_remarks(rule: Rule, text: str, key: str) -> Iterator[tuple[str, str, str]]:
