@@ -150,6 +150,15 @@ class TestSources:
         assert expected in str(caught.value)
         assert caught.value.file == name
 
+    def test_no_file_stands_in_for_a_profile(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A profile's name is the profile, though what ran before has put a file of that name here."""
+        monkeypatch.chdir(tmp_path)
+        for name in profiles():
+            expected = Policy.load(name)
+            (tmp_path / name).write_text("version: 1\ndefault: {read: allow, write: allow, exec: allow}\n")
+            assert Policy.load(name) == expected
+            assert Policy.load(f"./{name}").rules == ()
+
     def test_a_file_without_suffix(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """An existing file needs no suffix, and a path object is always a file."""
         (tmp_path / "mine").write_text("version: 1\n")

@@ -32,17 +32,19 @@ def profiles() -> list[str]:
 
 
 def load(source: str | os.PathLike[str]) -> Policy:
-    """Load a file or a shipped profile. A bare word is a profile unless a file of that name exists.
+    """Load a file or a shipped profile. A profile's name is the profile, whatever lies in this directory.
+
+    What a tree has put there under such a name would else be the policy of the next run.
 
     Raises:
         PolicyError: It cannot be read or is not a valid policy, or one of its tests fails.
     """
     name = os.fspath(source)
     looks_like_file = "/" in name or name.endswith((".yaml", ".yml")) or not isinstance(source, str)
-    if looks_like_file or os.path.exists(name):
+    profile = None if looks_like_file else _profile(name)
+    if profile is None and (looks_like_file or os.path.exists(name)):
         file = _File(name, name, name, name)
         return _Loading().policy(file, file.read())
-    profile = _profile(name)
     if profile is None:
         raise PolicyError(
             f"there is no profile and no file {name!r}",
