@@ -216,9 +216,9 @@ def _not_started(program: bytes, error: OSError) -> int:
     if isinstance(error, TimeoutError):
         complain("the launcher ended before it started the command")
         return FAILURE
-    if isinstance(error, RampartError):
+    if isinstance(error, RampartError) and not isinstance(error, CommandDenied):
         complain(str(error))
-        return DENIED if isinstance(error, CommandDenied) else FAILURE
+        return FAILURE
     complain(f"{os.fsdecode(program)}: {error.strerror or error}")
     return NOT_FOUND if isinstance(error, FileNotFoundError) else DENIED
 
