@@ -180,6 +180,7 @@ def test_of_any_object(tree: Tree, start: bytes, spelled: bytes, verdicts: list[
     ours = ours.replace(b"/proc/thread-self/", b"/proc/%d/" % tree.target.pid)
     here = os.getcwdb()
     os.chdir(tree.root)
+    named = os.path.realpath(ours)
     try:
         fd = os.open(ours, os.O_PATH)
         found: bytes | None = os.readlink(b"/proc/self/fd/%d" % fd)
@@ -196,7 +197,7 @@ def test_of_any_object(tree: Tree, start: bytes, spelled: bytes, verdicts: list[
         return
     try:
         assert (found is None) == pin.missing
-        real = os.path.realpath(os.path.join(tree.root, ours)) if found is None else found
+        real = named if found is None else found
         judged = matcher.decide(FileEvent(operation=Operation.READ, path=pin.path))
         assert real == pin.path
         assert matcher.decide(FileEvent(operation=Operation.READ, path=real)) == judged
