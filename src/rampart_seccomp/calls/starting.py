@@ -139,6 +139,18 @@ def _file_name(dirfd: int, path: bytes) -> bytes:
     return b"/dev/fd/%d/%s" % (dirfd, path) if path else b"/dev/fd/%d" % dirfd
 
 
+def _closed_on_exec(notification: Notification, file_name: bytes) -> bool:
+    """Tell whether the descriptor in a name of `_file_name` is gone once the exec has committed."""
+    number = os.fsdecode(file_name.split(b"/")[3])
+    try:
+        fd = os.open(f"fdinfo/{number}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=notification.target)
+    except OSError:
+        return False
+    with open(fd) as file:
+        flags = dict(line.split(":", 1) for line in file).get("flags", "0")
+    return bool(int(flags, 8) & os.O_CLOEXEC)
+
+
 def _follow(
     call: ExecCall,
     pin: Pin,
@@ -152,18 +164,24 @@ def _follow(
     for depth in range(_INTERPRETERS_MAX + 1):
         _ensure_program(call, pin)
         events.append(_event(call, pin, argv, named))
+        if call.only_checks:
+            break  # the kernel, too, looks at nothing but the file
         head = _head(call, pin)
         script = None if head is None else parse_script(head)
         if script is None:
             break
         if depth == _INTERPRETERS_MAX:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        if file_name.startswith(b"/dev/fd/") and _closed_on_exec(call.notification, file_name):
+            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))  # the interpreter could not open it
+        if not script.interpreter:
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))  # to the kernel: the working directory
         optional = () if script.argument is None else (script.argument,)
         argv = (script.interpreter, *optional, file_name, *argv[1:])
         file_name = script.interpreter
         pin = call.hold(call.notification.pin(script.interpreter))
         named = _named(call.notification, script.interpreter, AT_FDCWD)
-    interpreter = _interpreter(call, pin, argv, events)
+    interpreter = (0, 0) if call.only_checks else _interpreter(call, pin, argv, events)
     if _is_loader(pin, named):
         _load(call, argv, events)
     call.events = tuple(events)
