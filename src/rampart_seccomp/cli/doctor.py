@@ -136,7 +136,12 @@ def _layer(operation: Operation, features: Features) -> str:
             return "void, sockets cannot be copied here: all such calls are denied"
         return "performed by the broker on a copy of the socket"
     if operation is Operation.EXEC:
-        return "decided by the broker, executed by the kernel; not verified afterwards by this version"
+        if not features.ptrace:
+            return (
+                "decided by the broker, executed by the kernel, not verified: ptrace is refused here, so no "
+                "command starts without --allow-degraded exec"
+            )
+        return "decided by the broker, executed by the kernel, verified by the launcher at the commit"
     if operation is Operation.CREATE and not features.unshare_fs:
         return "performed by the broker on the object it judged; created closed, the mode set afterwards"
     return "performed by the broker on the object it judged"

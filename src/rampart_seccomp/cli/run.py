@@ -60,7 +60,15 @@ def main(argv: Sequence[str]) -> int:
 
         approver, withdraw = _approver(options.ask)
         explain = sys.stderr if options.explain else None
-        broker = stack.enter_context(Broker(policy, on_ask=approver, audit=audit, explain=explain))
+        broker = stack.enter_context(
+            Broker(
+                policy,
+                on_ask=approver,
+                audit=audit,
+                explain=explain,
+                allow_degraded=options.allow_degraded,
+            )
+        )
         # A question that still stands must not hold up the end.
         stack.callback(withdraw)
         status = _run(broker, [os.fsencode(word) for word in command], before, explained=options.explain)
@@ -79,6 +87,13 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--allow-host", action="append", default=[], metavar="HOST", help="allow connecting")
     parser.add_argument("--allow-write", action="append", default=[], metavar="PATH", help="allow writing")
     parser.add_argument("--allow-read", action="append", default=[], metavar="PATH", help="allow reading")
+    parser.add_argument(
+        "--allow-degraded",
+        action="append",
+        default=[],
+        choices=("exec",),
+        help="what may be enforced less than fully: exec, to go on unverified where ptrace is refused",
+    )
     parser.add_argument("--grants", metavar="FILE", help="what was granted before: an overrides file")
     parser.add_argument("--audit", metavar="FILE", help="record every decision there")
     parser.add_argument(
