@@ -50,13 +50,17 @@ static int connect_call(void)
     return fd < 0 || connect(fd, (struct sockaddr *)&to, sizeof to) || close(fd);
 }
 
-static int spawn_call(void)
+static int spawn(const char *path)
 {
     pid_t pid;
     char *argv[] = {"true", NULL};
     int status;
-    return posix_spawn(&pid, "/bin/true", NULL, NULL, argv, environ) || waitpid(pid, &status, 0) < 0 || status;
+    return posix_spawn(&pid, path, NULL, NULL, argv, environ) || waitpid(pid, &status, 0) < 0 || status;
 }
+
+static int spawn_call(void) { return spawn("/bin/true"); }
+
+static int spawn_static_call(void) { return spawn("./static"); }
 
 int main(int argc, char **argv)
 {
@@ -64,7 +68,8 @@ int main(int argc, char **argv)
         const char *name;
         int (*call)(void);
     } calls[] = {{"getppid", getppid_call}, {"stat", stat_call},       {"open", open_call},  {"open denied", denied_call},
-                 {"create", create_call},   {"connect", connect_call}, {"spawn", spawn_call}};
+                 {"create", create_call},   {"connect", connect_call}, {"spawn", spawn_call},
+                 {"spawn static", spawn_static_call}};
     if (argc != 5 || chdir(argv[3]))
         return 2;
     long count = atol(argv[2]);

@@ -2,23 +2,28 @@
 
     python benchmarks/calls.py [--rounds N] [--json FILE]
 
-This version answers in Python, under the interpreter lock; the numbers say so.
+This version answers in Python, under the interpreter lock; the numbers say so. "unverified" is the policy that allows
+everything, with the verification of execs at their commit taken out: its cost alone is the difference to "allow-all".
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import socket
 import statistics
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import rampart_seccomp as rampart
+from rampart_seccomp.calls.starting import ExecCall
 
 COUNTS = {"getppid": 200_000, "stat": 50_000, "open": 2_000, "open denied": 2_000, "create": 1_000}
-COUNTS |= {"connect": 1_000, "spawn": 100}
+COUNTS |= {"connect": 1_000, "spawn": 100, "spawn static": 100}
+SPAWNS = {"spawn", "spawn static"}
 EVERYTHING = ["read", "write", "exec", "connect", "listen"]
 
 
@@ -26,6 +31,11 @@ def measure(rounds: int, directory: Path) -> dict[str, dict[str, float]]:
     """Return microseconds a call, by call and by way of running it."""
     program = directory / "calls"
     subprocess.run(["cc", "-O2", "-o", program, Path(__file__).with_name("calls.c")], check=True)
+    subprocess.run(
+        ["cc", "-O2", "-static", "-x", "c", "-", "-o", directory / "static"],
+        input=b"int main(void) { return 0; }",
+        check=True,
+    )
     (directory / "file").write_text("x")
     (directory / "denied").write_text("x")
     agent = rampart.Policy.load("agent").with_rules(
@@ -50,11 +60,26 @@ def measure(rounds: int, directory: Path) -> dict[str, dict[str, float]]:
                 for way, broker in (("allow-all", all_broker), ("agent", agent_broker)):
                     done = rampart.run(argv, broker=broker, capture_output=True, text=True, check=True)
                     results[way] = done.stdout
+                if name in SPAWNS:
+                    with unverified():
+                        done = rampart.run(argv, broker=all_broker, capture_output=True, text=True, check=True)
+                    results["unverified"] = done.stdout
                 for way, text in results.items():
                     times.setdefault(name, {}).setdefault(way, []).append(float(text))
     return {
         name: {way: statistics.median(values) for way, values in ways.items()} for name, ways in times.items()
     }
+
+
+@contextlib.contextmanager
+def unverified() -> Iterator[None]:
+    """While inside, an allowed exec goes on without being traced."""
+    perform = ExecCall.perform
+    ExecCall.perform = lambda call: call.notification.allow()  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        ExecCall.perform = perform  # type: ignore[method-assign]
 
 
 def main() -> None:
@@ -71,6 +96,13 @@ def main() -> None:
         print(
             f"{name:<12} {ways['bare']:>9.2f} {ways['allow-all']:>10.2f} {ratios[0]:>6.1f}x"
             f" {ways['agent']:>10.2f} {ratios[1]:>6.1f}x"
+        )
+    for name in sorted(SPAWNS):
+        ways = medians[name]
+        print(
+            f"{name}: bare {ways['bare']:.0f} µs, unverified {ways['unverified'] / ways['bare']:.1f}x, "
+            f"verified {ways['allow-all'] / ways['bare']:.1f}x; verification adds "
+            f"{ways['allow-all'] - ways['unverified']:.0f} µs ({ways['allow-all'] / ways['unverified']:.2f}x)"
         )
     if options.json:
         options.json.write_text(json.dumps(medians, indent=2) + "\n")

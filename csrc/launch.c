@@ -320,6 +320,9 @@ static bool is_ours_to_pass_on(struct launch *launch, const struct signalfd_sigi
     if (signo == SIGCONT && info->ssi_code == SI_QUEUE && (pid_t)info->ssi_pid == launch->harness_pid &&
         info->ssi_int == RS_NUDGE)
         return false;
+    /* About a child, one of which may stand at its exec until it is looked at: no moment to lose. */
+    if (signo == SIGCHLD && info->ssi_code > 0)
+        return false;
     const bool same_group = getpgid(launch->command) == getpgrp();
     bool to_group = launch->witness > 0 && has_witnessed(launch->witness, signo);
     if (launch->witness > 0 && !to_group) {

@@ -72,47 +72,98 @@ void release_trace(struct tracer *tracer, const struct rs_release *order)
             entry->released = true;
 }
 
-/* A field of /proc/<pid>/stat counted from 3, the first behind the name (proc_pid_stat(5)); 0 if it is gone. */
-static unsigned long long stat_field(pid_t pid, int number)
+/* Parent and start (proc_pid_stat(5)); false if there is no such process. */
+static bool stat_process(pid_t pid, pid_t *parent, uint64_t *start_time)
 {
+    enum { PARENT = 4, START_TIME = 22 };
     char path[32];
     char text[1024];
     snprintf(path, sizeof(path), "/proc/%d/stat", pid);
     autofd int fd = open(path, O_RDONLY | O_CLOEXEC);
     ssize_t size = fd >= 0 ? read(fd, text, sizeof(text) - 1) : -1;
     if (size <= 0)
-        return 0;
+        return false;
     text[size] = '\0';
-    const char *at = strrchr(text, ')');
-    for (int field = 2; at != NULL && field < number; field++)
+    const char *at = strrchr(text, ')'); /* behind the name, which is field 2 and may hold anything */
+    for (int field = 2; at != NULL && field < START_TIME; field++) {
         at = strchr(at + 1, ' ');
-    return at != NULL ? strtoull(at, NULL, 10) : 0;
+        if (at != NULL && field + 1 == PARENT)
+            *parent = (pid_t)strtol(at, NULL, 10);
+    }
+    if (at == NULL)
+        return false;
+    *start_time = strtoull(at, NULL, 10);
+    return true;
 }
-
-enum { STAT_START_TIME = 22 };
 
 struct executed_packet {
     struct rs_executed head;
     struct rs_child children[RS_MAX_CHILDREN];
 };
 
-/* List whom a stopped process has forked: at its exec it has one thread, which all its children are filed under. */
-static uint32_t list_children(pid_t pid, struct rs_child *children)
+enum { LISTINGS_MAX = 16 };
+
+/* Read the pids of a process's children, in the order in which it forked them; UINT32_MAX if not all of them. */
+static uint32_t read_children(pid_t pid, pid_t *pids)
 {
     char path[64];
+    /* At its exec a process has one thread, which all its children are filed under. */
     snprintf(path, sizeof(path), "/proc/%d/task/%d/children", pid, pid);
     FILE *file = fopen(path, "re");
     if (file == NULL)
         return UINT32_MAX;
     uint32_t count = 0;
-    int child;
-    while (count < RS_MAX_CHILDREN && fscanf(file, "%d", &child) == 1) {
-        children[count] = (struct rs_child){.pid = (uint64_t)child, .start_time = stat_field(child, STAT_START_TIME)};
+    while (count < RS_MAX_CHILDREN && fscanf(file, "%d", &pids[count]) == 1)
         count++;
-    }
     const bool whole = count < RS_MAX_CHILDREN && feof(file) != 0;
     fclose(file);
     return whole ? count : UINT32_MAX;
+}
+
+/* Whether all of some pids are among others, both in the same order. */
+static bool all_among(const pid_t *some, uint32_t n_some, const pid_t *others, uint32_t n_others)
+{
+    uint32_t found = 0;
+    for (uint32_t at = 0; found < n_some && at < n_others; at++)
+        found += some[found] == others[at];
+    return found == n_some;
+}
+
+/* Tell the children by their starts, too. One that has ended is nobody any more, and its number may be another's. */
+static uint32_t identify(pid_t pid, const pid_t *pids, uint32_t n_pids, struct rs_child *children)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < n_pids; i++) {
+        pid_t parent = 0;
+        uint64_t start_time = 0;
+        if (stat_process(pids[i], &parent, &start_time) && parent == pid)
+            children[count++] = (struct rs_child){.pid = (uint64_t)pids[i], .start_time = start_time};
+    }
+    return count;
+}
+
+/*
+ * List whom a process that stands at its exec has forked. The kernel overlooks one only if another, listed before it,
+ * ends during the listing (proc(5)); so a listing counts if all in it are still there afterwards.
+ */
+static uint32_t list_children(pid_t pid, struct rs_child *children)
+{
+    static pid_t listings[2][RS_MAX_CHILDREN];
+    pid_t *before = listings[0];
+    pid_t *after = listings[1];
+    uint32_t listed = read_children(pid, before);
+    for (int turn = 0; turn < LISTINGS_MAX && listed != UINT32_MAX; turn++) {
+        const uint32_t again = listed != 0 ? read_children(pid, after) : 0;
+        if (again == UINT32_MAX)
+            break;
+        if (all_among(before, listed, after, again))
+            return identify(pid, before, listed, children);
+        pid_t *const newer = after;
+        after = before;
+        before = newer;
+        listed = again;
+    }
+    return UINT32_MAX;
 }
 
 /* Say what came of an exec. Of a broker that is gone nothing more is to be told. */
@@ -128,7 +179,8 @@ static void send_executed(const struct tracer *tracer, const struct traced *entr
     };
     size_t size = sizeof(packet.head);
     if (outcome == RS_COMMITTED) {
-        packet.head.start_time = stat_field(pid, STAT_START_TIME);
+        pid_t parent;
+        (void)stat_process(pid, &parent, &packet.head.start_time); /* 0: it was killed */
         packet.head.n_children = list_children(pid, packet.children);
         if (packet.head.n_children != UINT32_MAX)
             size += packet.head.n_children * sizeof(packet.children[0]);

@@ -95,6 +95,20 @@ def test_forked_around_an_exec(count: int, descend: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    "count", [pytest.param(8, id="quick"), pytest.param(500, id="long", marks=pytest.mark.long)]
+)
+def test_forked_in_a_crowd(count: int, descend: Any) -> None:
+    """Nobody is overlooked whose siblings end while it is noted who was forked before an exec.
+
+    Where that cannot be told, they are nobody.
+    """
+    seen, mistaken, _ = descend("crowd", count, timeout=600)
+
+    assert [(name, line) for name, line in mistaken if line is not None] == []
+    assert seen == {"known-1": 1 + 10 * count, "known-2": count}
+
+
+@pytest.mark.parametrize(
     "count", [pytest.param(100, id="quick"), pytest.param(20_000, id="long", marks=pytest.mark.long)]
 )
 def test_many_short_lives(count: int, descend: Any) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ import fake_broker
 import pytest
 from fake_broker import FakeBroker
 
-from rampart_seccomp.launch import run
+import rampart_seccomp as rampart
+from rampart_seccomp.launch import handover, run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SOURCES = sorted(path.name for path in (REPOSITORY / "csrc").glob("*.c"))
@@ -41,11 +43,10 @@ def test_no_warnings(source: str, flags: dict[str, Any]) -> None:
     assert done.stderr == ""
 
 
-def test_launcher_under_sanitizers(
-    flags: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Starts, failures, signals and the end of a tree: nothing for address and undefined to complain of."""
-    program = tmp_path / "launch"
+@pytest.fixture(scope="module")
+def sanitized(flags: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The launcher, built with the address and undefined sanitizers."""
+    program = str(tmp_path_factory.mktemp("sanitized") / "launch")
     words = [*flags["COMPILE_ARGS"], "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     empty = subprocess.run(
         [str(COMPILER), *words, "-x", "c", "-", "-o", program], input="int main(void){return 0;}", text=True
@@ -55,7 +56,12 @@ def test_launcher_under_sanitizers(
     sources = [str(REPOSITORY / "csrc" / name) for name in flags["LAUNCHER"]]
     built = subprocess.run([str(COMPILER), *words, "-o", program, *sources], capture_output=True, text=True)
     assert built.stderr == ""
-    monkeypatch.setattr(fake_broker, "launcher_path", lambda: str(program))
+    return program
+
+
+def test_launcher_under_sanitizers(sanitized: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Starts, failures, signals and the end of a tree: nothing for address and undefined to complain of."""
+    monkeypatch.setattr(fake_broker, "launcher_path", lambda: sanitized)
     # The leak checker traces its own process, and writing its log would be the command's file call.
     monkeypatch.setenv("ASAN_OPTIONS", "detect_leaks=0")
     for scope in (True, False):
@@ -69,6 +75,45 @@ def test_launcher_under_sanitizers(
             run(["nosuch"], broker=broker, env={**os.environ, "PATH": ":/nosuch:" + "x" * 5000})
         with pytest.raises(subprocess.TimeoutExpired):
             run(["sleep", "876"], broker=broker, timeout=0.2)
+
+
+def test_verifying_under_sanitizers(
+    sanitized: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiled: Callable[..., Path]
+) -> None:
+    """Execs that commit, fail, are killed, hold 1 MiB, have children, or are tampered with: no complaint either."""
+    monkeypatch.setattr(handover, "launcher_path", lambda: sanitized)
+    monkeypatch.setenv("ASAN_OPTIONS", "detect_leaks=0")
+    attackers = REPOSITORY / "tests" / "attacks" / "src"
+    freestanding = ("-nostdlib", "-static-pie", "-fno-stack-protector", "-fno-builtin")
+    program = compiled(attackers / "identity.c", *freestanding)
+    policy = rampart.Policy(
+        rules=[
+            rampart.allow(["read", "write", "exec"], name="everything"),
+            rampart.deny("exec", name="argument", commands=["* gold **"]),
+        ]
+    )
+    script = tmp_path / "script"
+    script.write_text("#!/bin/sh\nsleep 0.1 & /bin/true; exec /bin/sh -c 'exit 7'\n")
+    script.chmod(0o755)
+    broken = tmp_path / "broken"
+    broken.write_text("#!/nonexistent\n")
+    broken.chmod(0o755)
+    storm = str(compiled(attackers / "exec_storm.c"))
+    with rampart.Broker(policy) as broker:
+
+        def run_it(*argv: object) -> rampart.CompletedProcess[str]:
+            return rampart.run([str(word) for word in argv], broker=broker, capture_output=True, text=True)
+
+        done = run_it(script)
+        assert (done.returncode, done.stderr) == (7, "")
+        assert run_it("sh", "-c", f"{broken} 2>/dev/null; {tmp_path} 2>/dev/null; exit 3").returncode == 3
+        for way, count in (("threads", 3), ("killed", 30), ("exiting", 20)):
+            done = run_it(storm, way, program, count)
+            assert (done.returncode, done.stderr) == (0, "")
+        race = (compiled(attackers / "execrace.c"), "leader", "string", 400, 20, program, program)
+        done = run_it(*race)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert any("exec-tampered" in denial.where for denial in done.denials)
 
 
 @pytest.mark.long

@@ -10,8 +10,9 @@
  *   orphan     as double, but the orphan executes SELF
  *   parent     clone(CLONE_PARENT) and a raw clone with it: prints the errors
  *   around     COUNT times: a child forked right before its parent's exec, one right after it
+ *   crowd      COUNT times: as around, but the first child stands among many that end while the exec takes place
  *   reuse      COUNT short-lived children, of which each second one is an orphan
- *   open NAME  opens NAME: what SELF is started with
+ *   open NAME  opens NAME: what SELF is started with; "stay" then waits for a moment
  */
 #include "attacker.h"
 
@@ -116,6 +117,38 @@ static void around(long count)
 	}
 }
 
+/* While somebody lists whom we have forked, they end one by one: that can make others be overlooked. */
+static void crowd(long count)
+{
+	for (long i = 0; i < count; i++) {
+		pid_t child = forked();
+
+		if (child == 0) {
+			int over[2];
+			char byte;
+
+			signal(SIGCHLD, SIG_IGN);
+			if (pipe2(over, O_CLOEXEC))
+				broken("pipe");
+			for (unsigned n = 0; n < 400; n++) {
+				if (forked())
+					continue;
+				close(over[1]);
+				/* Closed by the exec, before anybody can look at it. */
+				if (read(over[0], &byte, 1) < 0)
+					broken("read");
+				if (n % 40 == 39) {
+					usleep(200000);
+					look("known-1");
+				}
+				_exit(0);
+			}
+			run_self("stay", "known-2");
+		}
+		wait_for(child);
+	}
+}
+
 static int nothing(void *unused)
 {
 	(void)unused;
@@ -134,6 +167,11 @@ int main(int argc, char **argv)
 		broken("usage: descent WAY SELF [COUNT]");
 	if (!strcmp(way, "open")) {
 		look(argv[2]);
+		return 0;
+	}
+	if (!strcmp(way, "stay")) {
+		look(argv[2]);
+		usleep(500000);
 		return 0;
 	}
 	self = argv[0];
@@ -191,6 +229,8 @@ int main(int argc, char **argv)
 		puts(child < 0 ? error_name(errno) : "cloned");
 	} else if (!strcmp(way, "around")) {
 		around(count);
+	} else if (!strcmp(way, "crowd")) {
+		crowd(count);
 	} else if (!strcmp(way, "reuse")) {
 		for (long i = 0; i < count; i++) {
 			if (i % 2 && orphaned()) {
