@@ -2,8 +2,9 @@
 
     python benchmarks/calls.py [--rounds N] [--json FILE]
 
-This version answers in Python, under the interpreter lock; the numbers say so. "unverified" is the policy that allows
-everything, with the verification of execs at their commit taken out: its cost alone is the difference to "allow-all".
+This version answers in Python, under the interpreter lock; the numbers say so. "unverified" is the policy
+that allows everything, with the verification of execs at their commit taken out: what that costs is the
+difference to "allow-all".
 """
 
 from __future__ import annotations
@@ -62,7 +63,9 @@ def measure(rounds: int, directory: Path) -> dict[str, dict[str, float]]:
                     results[way] = done.stdout
                 if name in SPAWNS:
                     with unverified():
-                        done = rampart.run(argv, broker=all_broker, capture_output=True, text=True, check=True)
+                        done = rampart.run(
+                            argv, broker=all_broker, capture_output=True, text=True, check=True
+                        )
                     results["unverified"] = done.stdout
                 for way, text in results.items():
                     times.setdefault(name, {}).setdefault(way, []).append(float(text))

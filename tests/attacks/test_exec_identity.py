@@ -1,4 +1,4 @@
-"""Row 47: who a process is taken for follows from verified execs and forks, and from nothing that can be forged."""
+"""Row 47: who a process is taken for follows from verified execs and forks, not from what can be forged."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ NAMES = ("known-1", "known-2", "unknown")
 
 
 @pytest.fixture
-def descend(project: Any, attacker: Callable[..., Path]) -> Callable[..., tuple[Counter[str], list[Any], str]]:
+def descend(
+    project: Any, attacker: Callable[..., Path]
+) -> Callable[..., tuple[Counter[str], list[Any], str]]:
     """Run src/descent.c with each open of a marked file put to us; gives who was seen, and the mistakes."""
     program = attacker("descent")
     for name in NAMES:
@@ -87,7 +89,7 @@ def test_clone_parent_is_refused(descend: Any, project: Any, attacker: Any) -> N
     "count", [pytest.param(100, id="quick"), pytest.param(5_000, id="long", marks=pytest.mark.long)]
 )
 def test_forked_around_an_exec(count: int, descend: Any) -> None:
-    """A child forked before its parent's exec is what the parent was, one forked after it what the parent is."""
+    """Forked before its parent's exec, a child is what the parent was; after it, what the parent is."""
     seen, mistaken, _ = descend("around", count, timeout=600)
 
     assert mistaken == []
@@ -112,7 +114,7 @@ def test_forked_in_a_crowd(count: int, descend: Any) -> None:
     "count", [pytest.param(100, id="quick"), pytest.param(20_000, id="long", marks=pytest.mark.long)]
 )
 def test_many_short_lives(count: int, descend: Any) -> None:
-    """A number that is used again belongs to another process; ``long`` goes once around a pid_max of 32,768."""
+    """A number used again belongs to another process; ``long`` goes once around a pid_max of 32,768."""
     seen, mistaken, _ = descend("reuse", count, timeout=900)
 
     assert mistaken == []
@@ -150,7 +152,9 @@ def test_variables_that_bring_code(variable: str, clean: bool, project: Any) -> 
     done = project.run(["env", variable, "cat", "known-1"], policy, on_ask=look)
 
     assert done.returncode == 0
-    assert [[(os.path.basename(entry.path), entry.argv[0], entry.clean) for entry in line] for line in found] == [
+    assert [
+        [(os.path.basename(entry.path), entry.argv[0], entry.clean) for entry in line] for line in found
+    ] == [
         [
             (os.fsencode(os.path.basename(os.path.realpath("/usr/bin/cat"))), b"cat", clean),
             (os.fsencode(os.path.basename(os.path.realpath("/usr/bin/env"))), b"env", True),

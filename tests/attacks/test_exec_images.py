@@ -1,4 +1,4 @@
-"""Rows 13, 14, 15 and 28: which program an exec is about, whatever it is called and by whatever way it is started."""
+"""Rows 13, 14, 15 and 28: which program an exec is about, whatever it is called and however it is started."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ pytestmark = pytest.mark.core
 
 IDENTITY = ("-nostdlib", "-fno-stack-protector", "-fno-builtin", "-static-pie")
 PYTHON = os.path.realpath(sys.executable)
-LOADERS = [path for path in ("/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1") if os.path.exists(path)]
+LOADERS = [
+    path for path in ("/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1") if os.path.exists(path)
+]
 PRELUDE = """
 import ctypes, errno, os, sys
 libc = ctypes.CDLL(None, use_errno=True)
@@ -99,7 +101,9 @@ WAYS = {
     "another thread": 'in_thread(lambda: execve(b"{path}", [b"x"]))',
     "thread of a process": 'result(lambda: in_thread(lambda: libc.execve(b"{path}", vector([b"x"]), None)))',
     "script": 'execve(b"open/script-{name}", [b"x"])',
-    "script through a descriptor": 'execveat(os.dup2(os.open("open/script-{name}", os.O_RDONLY), 40), b"", [b"x"], EMPTY_PATH)',
+    "script through a descriptor": (
+        'execveat(os.dup2(os.open("open/script-{name}", os.O_RDONLY), 40), b"", [b"x"], EMPTY_PATH)'
+    ),
     "chain of scripts": 'execve(b"open/chain-{name}", [b"x"])',
     "interpreter of an image": 'execve(b"open/dynamic-{name}", [b"x"])',
 }
@@ -142,9 +146,7 @@ def test_every_way_leads_to_the_program(
         (project.root / "open" / f"symlink-{name}").symlink_to(path)
         script = project.write(f"open/script-{name}", f"#!{path}\n", 0o755)
         project.write(f"open/chain-{name}", f"#!{script} a b\n", 0o755)
-        loaded = attacker(
-            "identity", *IDENTITY[:-1], "-pie", f"-Wl,--dynamic-linker={path}", "-DWHO='d'"
-        )
+        loaded = attacker("identity", *IDENTITY[:-1], "-pie", f"-Wl,--dynamic-linker={path}", "-DWHO='d'")
         dynamic = project.root / "open" / f"dynamic-{name}"
         dynamic.write_bytes(loaded.read_bytes())
         dynamic.chmod(0o755)
@@ -171,7 +173,7 @@ def test_every_way_leads_to_the_program(
 
 
 def test_copied_program_is_another(project: Any, identities: tuple[Path, Path], guarded: Any) -> None:
-    """Row 15: a copy is another object, judged by its own path; moving the original in is judged at its place."""
+    """Row 15: a copy is another object, judged by its own path."""
     right, wrong = identities
     shutil.copy(wrong, right.with_name("copy"))
 
@@ -181,7 +183,14 @@ def test_copied_program_is_another(project: Any, identities: tuple[Path, Path], 
 @pytest.mark.skipif(not LOADERS, reason="no glibc loader at its usual place")
 @pytest.mark.parametrize(
     "options",
-    [[], ["--argv0", "innocent"], ["--library-path", "/tmp"], ["--inhibit-cache"], ["--argv0=innocent"], ["--"]],
+    [
+        [],
+        ["--argv0", "innocent"],
+        ["--library-path", "/tmp"],
+        ["--inhibit-cache"],
+        ["--argv0=innocent"],
+        ["--"],
+    ],
     ids=" ".join,
 )
 def test_loader_as_a_program(options: list[str], project: Any, guarded: Any) -> None:
@@ -203,10 +212,12 @@ def test_loader_as_a_program(options: list[str], project: Any, guarded: Any) -> 
         assert project.denials("secret")
 
 
-def test_check_executes_nothing(project: Any, identities: tuple[Path, Path], guarded: Any, attack: Any) -> None:
+def test_check_executes_nothing(
+    project: Any, identities: tuple[Path, Path], guarded: Any, attack: Any
+) -> None:
     """Row 14: AT_EXECVE_CHECK is answered as the exec would be, and starts nothing."""
     right, wrong = identities
-    code = f'said = [execveat(-100, b"{{}}", [b"x"], CHECK)]'.replace("{}", str(right))
+    code = 'said = [execveat(-100, b"{}", [b"x"], CHECK)]'.replace("{}", str(right))
     if attack(code, None) == ["EINVAL"]:
         pytest.skip("this kernel has no AT_EXECVE_CHECK")
 
@@ -214,7 +225,9 @@ def test_check_executes_nothing(project: Any, identities: tuple[Path, Path], gua
     assert attack(code.replace(str(right), str(wrong)), guarded) == ["EACCES"]
 
 
-def test_arguments_arrive_whole(project: Any, identities: tuple[Path, Path], guarded: Any, attack: Any) -> None:
+def test_arguments_arrive_whole(
+    project: Any, identities: tuple[Path, Path], guarded: Any, attack: Any
+) -> None:
     """Row 15: what is no text, 10,000 arguments, 128 KiB in one: the same as bare, and judged to the last."""
     import rampart_seccomp as rampart
 
@@ -228,7 +241,8 @@ def test_arguments_arrive_whole(project: Any, identities: tuple[Path, Path], gua
         '*[b"x" * 100_000] * 12',
     )
     code = HELPERS + "".join(
-        f'said.append(execve(b"{right}", [b"name", {case}], [b"V=\\xff", b"novalue", b""]))\n' for case in cases
+        f'said.append(execve(b"{right}", [b"name", {case}], [b"V=\\xff", b"novalue", b""]))\n'
+        for case in cases
     )
 
     bare = attack(code, None)
@@ -249,10 +263,22 @@ def test_arguments_arrive_whole(project: Any, identities: tuple[Path, Path], gua
 def heads(seed: int, amount: int, interpreters: list[str]) -> list[bytes]:
     """First bytes of scripts, odd in every way that a kernel looks at."""
     chance = random.Random(seed)
-    found = [b"#!", b"#!\n", b"#! \n", b"#!  \t ", b"#", b"", b"#!\0\n", b"#!/" + b"x" * 300, b"#!" + b" " * 300]
+    found = [
+        b"#!",
+        b"#!\n",
+        b"#! \n",
+        b"#!  \t ",
+        b"#",
+        b"",
+        b"#!\0\n",
+        b"#!/" + b"x" * 300,
+        b"#!" + b" " * 300,
+    ]
     while len(found) < amount:
         spaces = ["", " ", "\t", "  ", " \t ", "\0", " " * 200, " " * 253]
-        name = chance.choice([*interpreters, "/nonexistent", "/", "relative", "./open/right", "/etc/passwd", "x" * 260])
+        name = chance.choice(
+            [*interpreters, "/nonexistent", "/", "relative", "./open/right", "/etc/passwd", "x" * 260]
+        )
         words = [
             chance.choice(spaces[:6] if chance.random() < 0.9 else spaces),
             name,
@@ -272,7 +298,8 @@ def heads(seed: int, amount: int, interpreters: list[str]) -> list[bytes]:
 
 
 @pytest.mark.parametrize(
-    ("seed", "amount"), [pytest.param(1, 250, id="quick"), pytest.param(2, 4000, id="long", marks=pytest.mark.long)]
+    ("seed", "amount"),
+    [pytest.param(1, 250, id="quick"), pytest.param(2, 4000, id="long", marks=pytest.mark.long)],
 )
 @pytest.mark.parametrize("call", ["execve", "execveat", "script", "dirfd", "check"])
 def test_heads_of_scripts(
@@ -284,7 +311,7 @@ def test_heads_of_scripts(
     guarded: Any,
     attacker: Any,
 ) -> None:
-    """Row 13: for generated ``#!`` lines, errno and the arguments of what runs are those of the bare kernel."""
+    """Row 13: for generated ``#!`` lines, errno and what runs with which arguments are as bare."""
     right, _ = identities
     names = []
     for number, head in enumerate(heads(seed, amount, [str(right), "/bin/echo", "open/right"])):

@@ -1,9 +1,10 @@
 """Rows 2, 3, 12 and 13: what changes between the decision about an exec and its commit.
 
-The kernel reads path, arguments, variables and interpreters after the decision. Every test makes the race bare first,
-and behind the policy with the verification taken out: there the attacker must win. With it, the wrong program, argument or
-variable never reaches a first instruction (the programs report themselves, src/identity.c), processes that became
-something else died, and each of those is on record as ``exec-tampered``.
+The kernel reads path, arguments, variables and interpreters after the decision. Every test makes the race
+bare first, and behind the policy with the verification taken out: there the attacker must win. With it, the
+wrong program, argument or variable never reaches a first instruction (the programs report themselves,
+src/identity.c), processes that became something else died, and each of those is on record as
+``exec-tampered``.
 """
 
 from __future__ import annotations
@@ -66,11 +67,16 @@ Race = Callable[..., tuple[dict[str, Any], Any]]
 
 @pytest.fixture
 def race(project: Any, attacker: Callable[..., Path]) -> Race:
-    """Run src/execrace.c, bare (policy None) or behind a policy; gives its counters and the finished command."""
+    """Run src/execrace.c, bare (policy None) or behind a policy; gives its counters and what is done."""
     program = attacker("execrace")
 
     def make(
-        flipper: str, what: str, amount: tuple[int, float], names: tuple[Path, Path], policy: Any, **options: Any
+        flipper: str,
+        what: str,
+        amount: tuple[int, float],
+        names: tuple[Path, Path],
+        policy: Any,
+        **options: Any,
     ) -> tuple[dict[str, Any], Any]:
         tries, seconds = amount
         argv = [program, flipper, what, str(tries), str(seconds), *names]
@@ -149,7 +155,7 @@ def test_what_is_executed_is_rewritten(
 def test_variables_are_rewritten(
     flipper: str, what: str, amount: tuple[int, float], project: Any, identities: Programs, race: Race
 ) -> None:
-    """Row 2: a program with ``LD_…`` is never taken for one that was started clean, nor the other way round."""
+    """Row 2: a program with ``LD_…`` is never taken for one that was started clean, nor that for it."""
     import rampart_seccomp as rampart
 
     names = (identities.right, identities.wrong)
@@ -214,7 +220,7 @@ def test_name_is_swapped(
     flipping: Any,
     attacker: Callable[..., Path],
 ) -> None:
-    """Rows 12, 13: a link on the way to the program, to the interpreter of a script, or to the one in PT_INTERP."""
+    """Rows 12, 13: a link to the program, to the interpreter of a script, or to the one in PT_INTERP."""
     one, other = project.root / "here", project.root / "hero"
     parent = swapped == "parent"
     for link, program in ((one, identities.right), (other, identities.wrong)):

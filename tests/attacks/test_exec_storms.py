@@ -1,4 +1,4 @@
-"""Rows 34 and 46: execs that get in each other's way. None is denied or killed wrongly, and nobody waits for ever."""
+"""Rows 34 and 46: execs in each other's way. None is denied or killed wrongly, and nobody waits for ever."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ pytestmark = pytest.mark.core
 IDENTITY = ("-nostdlib", "-fno-stack-protector", "-fno-builtin", "-static-pie")
 
 
-@pytest.mark.parametrize("share", [pytest.param(1, id="quick"), pytest.param(30, id="long", marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "share", [pytest.param(1, id="quick"), pytest.param(30, id="long", marks=pytest.mark.long)]
+)
 @pytest.mark.parametrize(
     ("way", "count"),
     [("threads", 10), ("exiting", 60), ("killed", 60), ("stopped", 60), ("signals", 60), ("daemons", 10)],
 )
-def test_storm(way: str, count: int, share: int, project: Any, deny_rule: Any, attacker: Callable[..., Path]) -> None:
-    """Threads that execute at once with 1 MiB each, threads and processes that end, are killed or stopped meanwhile."""
+def test_storm(
+    way: str, count: int, share: int, project: Any, deny_rule: Any, attacker: Callable[..., Path]
+) -> None:
+    """Threads execute at once with 1 MiB each; others end, are killed or stopped meanwhile."""
     count *= share
     program = attacker("identity", *IDENTITY)
     argv = [attacker("exec_storm"), way, program, str(count)]

@@ -1,4 +1,4 @@
-"""Where ptrace(2) is refused: nothing is downgraded silently, and what goes on says that it was not verified."""
+"""Where ptrace(2) is refused: nothing is downgraded silently, and what goes on says so."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def refused(project: Any) -> Callable[..., subprocess.CompletedProcess[str]]:
 
 
 def test_python(project: Any, refused: Any) -> None:
-    """ExecUnverifiable for a policy that restricts exec, unless that was accepted; without it, nothing ran."""
+    """ExecUnverifiable, and nothing ran, for a policy that restricts exec, unless that was accepted."""
     project.write("restricted.yaml", RESTRICTED)
     code = """
 import json, rampart_seccomp as rampart
@@ -74,6 +74,11 @@ with rampart.Broker(policy, allow_degraded={"exec"}, audit="audit.jsonl") as bro
     assert ways == ["unverified"] * len(ways) != []
 
 
+def ways_of_execs(project: Any) -> set[str]:
+    """How the recorded execs took effect."""
+    return {record["enforced"] for record in project.records() if record["operation"] == "exec"}
+
+
 def test_command_line(project: Any, refused: Any) -> None:
     """125 and the hint; with --allow-degraded exec, or a policy that restricts no exec, the command runs."""
     restricted = project.write("restricted.yaml", RESTRICTED)
@@ -87,7 +92,7 @@ def test_command_line(project: Any, refused: Any) -> None:
     assert "--allow-degraded exec" in done.stderr
     assert (accepted.returncode, accepted.stdout) == (0, "ran\n")
     assert (unrestricted.returncode, unrestricted.stdout) == (0, "ran\n")
-    assert {record["enforced"] for record in project.records() if record["operation"] == "exec"} == {"unverified"}
+    assert ways_of_execs(project) == {"unverified"}
 
 
 def test_verified_where_it_is_not_refused(project: Any) -> None:
@@ -97,7 +102,7 @@ def test_verified_where_it_is_not_refused(project: Any) -> None:
     done = project.run_cli(["echo", "ran"], restricted)
 
     assert (done.returncode, done.stdout) == (0, "ran\n")
-    assert {record["enforced"] for record in project.records() if record["operation"] == "exec"} == {"verified"}
+    assert ways_of_execs(project) == {"verified"}
 
 
 def test_doctor(project: Any, refused: Any) -> None:

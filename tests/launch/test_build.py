@@ -80,7 +80,7 @@ def test_launcher_under_sanitizers(sanitized: str, monkeypatch: pytest.MonkeyPat
 def test_verifying_under_sanitizers(
     sanitized: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiled: Callable[..., Path]
 ) -> None:
-    """Execs that commit, fail, are killed, hold 1 MiB, have children, or are tampered with: no complaint either."""
+    """Execs that commit, fail, die, hold 1 MiB, have children, or are tampered with: no complaint."""
     monkeypatch.setattr(handover, "launcher_path", lambda: sanitized)
     monkeypatch.setenv("ASAN_OPTIONS", "detect_leaks=0")
     attackers = REPOSITORY / "tests" / "attacks" / "src"

@@ -1,4 +1,4 @@
-"""Programs that start many others at once: none is denied wrongly, none waits for ever, all give what they give bare."""
+"""Programs that start many others at once: none is denied wrongly, none waits for ever, all run as bare."""
 
 from __future__ import annotations
 
@@ -109,7 +109,13 @@ class Spawner:
 SPAWNERS = [
     Spawner("36 spawns from 6 threads", (sys.executable, "work.py"), {"work.py": THREADS}, 10, 100),
     Spawner(
-        "goroutines", ("./work",), {"work.go": GOROUTINES}, 5, 60, "go", ("go", "build", "-o", "work", "work.go")
+        "goroutines",
+        ("./work",),
+        {"work.go": GOROUTINES},
+        5,
+        60,
+        "go",
+        ("go", "build", "-o", "work", "work.go"),
     ),
     Spawner("make -j8", ("make", "-s", "-j8"), {"Makefile": MAKEFILE}, 40, 1_000, "make"),
     Spawner("pipelines of dash", ("dash", "work.sh"), {"work.sh": PIPELINES}, 60, 1_000, "dash"),
