@@ -218,6 +218,7 @@ class Verifying:
             os.close(file)
         self._wait_traced(flight)
         if flight.error in _REFUSED:
+            notification.ensure_valid()  # a thread that is about to end is refused, too
             self.refused = True
             if not self._degraded():
                 raise ExecUnverifiable(flight.error)
