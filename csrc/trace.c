@@ -212,8 +212,11 @@ static void end_trace(struct tracer *tracer, struct traced *entry, pid_t pid, in
     const int event = status >> 16;
     const bool committed = event == PTRACE_EVENT_EXEC;
     if (committed && (entry->released || !committed_as_judged(pid, &entry->judged, entry->expected))) {
+        /* One that was killed by somebody else meanwhile stands no more, and cannot be looked at. */
+        unsigned long message;
+        const bool stands = ptrace(PTRACE_GETEVENTMSG, pid, NULL, &message) == 0;
         kill(pid, SIGKILL);
-        send_executed(tracer, entry, RS_TAMPERED);
+        send_executed(tracer, entry, stands ? RS_TAMPERED : RS_GONE);
     } else {
         /* Told before the program runs: what it does next is judged by who it is now. */
         send_executed(tracer, entry, committed ? RS_COMMITTED : RS_NOT_EXECUTED);
