@@ -73,6 +73,7 @@ int rs_resolve(int target, pid_t tid, pid_t launcher, const struct rs_identity *
 int rs_directory(int base, const char *path);
 int rs_pin_fd(int target, pid_t launcher, int fd, struct rs_pin *out);
 int rs_real_name(int fd, uint32_t *flags, char *buffer, size_t size);
+int64_t rs_file_system(int fd);
 
 /* files.c */
 int rs_open(const struct rs_identity *as, int pin, int flags);

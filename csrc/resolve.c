@@ -31,6 +31,15 @@ static int in_procfs(int fd)
     return fs.f_type == PROC_SUPER_MAGIC;
 }
 
+/* The type of the file system that an fd's object lies in: linux/magic.h, statfs(2). */
+int64_t rs_file_system(int fd)
+{
+    struct statfs fs;
+    if (fstatfs(fd, &fs) < 0)
+        return -errno;
+    return (int64_t)(uint32_t)fs.f_type;
+}
+
 static int is_proc_root(int fd)
 {
     struct stat st;
@@ -46,7 +55,8 @@ static pid_t proc_owner(int directory)
     for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
         char text[1024];
         RS_CLOSING int fd = openat(directory, places[i], O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-        if (fd < 0)
+        /* Beyond the root of procfs lie files of anybody's making. */
+        if (fd < 0 || in_procfs(fd) <= 0)
             continue;
         ssize_t got = read(fd, text, sizeof text - 1);
         if (got <= 0)
@@ -72,6 +82,36 @@ static int describe(struct rs_pin *pin)
     return 0;
 }
 
+/*
+ * A file of procfs without its directory, reached through a descriptor: its name leads to the directory, and that
+ * tells the process. procfs may be mounted anywhere. -EACCES if the name does not lead back to the object.
+ */
+static int proc_owner_by_name(struct rs_pin *pin)
+{
+    char name[PATH_MAX];
+    uint32_t flags = 0;
+    int length = rs_real_name(pin->object, &flags, name, sizeof name);
+    if (length < 0)
+        return length;
+    if (sscanf(name, "/proc/%d/", &pin->process) == 1)
+        return 0;
+    char *slash = strrchr(name, '/');
+    if (!slash)
+        return -EACCES;
+    RS_CLOSING int found = open_pin(AT_FDCWD, name, O_NOFOLLOW, RESOLVE_NO_SYMLINKS);
+    struct stat st;
+    if (found < 0 || fstat(found, &st) < 0 || st.st_dev != pin->dev || st.st_ino != pin->ino)
+        return -EACCES;
+    *slash = 0;
+    RS_CLOSING int directory = open_pin(AT_FDCWD, *name ? name : "/", O_DIRECTORY, RESOLVE_NO_SYMLINKS);
+    if (directory < 0)
+        return -EACCES;
+    int rc = in_procfs(directory);
+    if (rc > 0)
+        pin->process = proc_owner(directory);
+    return rc;
+}
+
 /* Say whose it is, if the object (or the place for it) lies in procfs. */
 static int attribute(struct rs_pin *pin, pid_t launcher)
 {
@@ -82,14 +122,9 @@ static int attribute(struct rs_pin *pin, pid_t launcher)
     if (rc <= 0)
         return rc;
     if (pin->object >= 0 && place == pin->object && !S_ISDIR(pin->mode)) {
-        /* A file of procfs without its directory: reached through a descriptor. Its name tells the process. */
-        char name[PATH_MAX];
-        uint32_t flags = 0;
-        int length = rs_real_name(pin->object, &flags, name, sizeof name);
-        if (length < 0)
-            return length;
-        if (sscanf(name, "/proc/%d/", &pin->process) != 1)
-            return 0;
+        rc = proc_owner_by_name(pin);
+        if (rc < 0)
+            return rc;
     } else {
         pin->process = proc_owner(place);
     }

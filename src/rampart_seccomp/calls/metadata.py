@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import attrs
 
+from rampart_seccomp.calls import machine
 from rampart_seccomp.calls.call import Call, Refusal, Setting
 from rampart_seccomp.calls.notification import AT_FDCWD, Notification, int32
 from rampart_seccomp.calls.pins import Pin
@@ -53,6 +54,8 @@ def _finish(call: MetadataCall, pin: Pin, operation: Operation) -> MetadataCall:
         call.events = (event,)
     if pin.outside:
         call.refusal = Refusal("a process outside of the tree")
+    else:
+        call.refusal = machine.change_refusal(call.notification, pin)
     return call
 
 

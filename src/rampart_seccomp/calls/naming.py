@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import attrs
 
+from rampart_seccomp.calls import machine
 from rampart_seccomp.calls.call import Call, CallChanged, Linking, Refusal, Renaming, Setting
 from rampart_seccomp.calls.notification import AT_FDCWD, Notification, int32
 from rampart_seccomp.calls.pins import Pin
@@ -58,7 +59,9 @@ def _directory(args: tuple[int, ...], at: int | None) -> int:
 
 def _entry(call: Call, path: bytes, dirfd: int) -> Pin:
     """Pin an entry of a directory: the last component is not followed."""
-    return call.hold(call.notification.pin(path, dirfd=dirfd, follow=False))
+    pin = call.hold(call.notification.pin(path, dirfd=dirfd, follow=False))
+    call.refusal = call.refusal or machine.change_refusal(call.notification, pin)
+    return pin
 
 
 def _new_entry(call: Call, path: bytes, dirfd: int) -> Pin:

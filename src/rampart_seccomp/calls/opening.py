@@ -11,6 +11,7 @@ import struct
 
 import attrs
 
+from rampart_seccomp.calls import machine
 from rampart_seccomp.calls.call import Call, CallChanged, Refusal, Setting
 from rampart_seccomp.calls.notification import AT_FDCWD, Notification, int32
 from rampart_seccomp.calls.pins import Pin
@@ -203,10 +204,13 @@ def _effects(pin: Pin, path: bytes, flags: int) -> list[tuple[Operation, bytes]]
 
 
 def _refusal(notification: Notification, pin: Pin, flags: int) -> Refusal | None:
+    writing = flags & os.O_ACCMODE != os.O_RDONLY or bool(flags & os.O_TRUNC) or pin.missing
+    refusal = machine.open_refusal(notification, pin, writing=writing)
+    if refusal is not None:
+        return refusal
     if not pin.process or pin.missing:
         return None
     parts = pin.path.split(b"/")
-    writing = flags & os.O_ACCMODE != os.O_RDONLY
     if pin.outside and not PROCESS_SECRETS.isdisjoint(parts):
         public = not writing and _WRITABLE_ELSEWHERE.intersection(parts)
         if not public:

@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import signal
+import struct
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
@@ -28,6 +30,7 @@ __all__ = ["DECODERS", "SIGNAL_DECODERS"]
 
 _OUTSIDE = Refusal("a process outside of the tree", errno.EPERM)
 _CAP_KILL = 5
+_LIMITS = struct.Struct("=QQ")  # struct rlimit64; on 64 bits struct rlimit is the same
 
 Decoder = Callable[[Notification, Setting], Call]
 
@@ -41,6 +44,19 @@ class ProcessCall(Call):
     def perform(self) -> None:
         """Let the kernel run it."""
         self.notification.allow()
+
+
+@attrs.define(eq=False)
+class NoCores(Call):
+    """A limit for core dumps that is 0 and is set to 0."""
+
+    old: int = 0
+
+    def perform(self) -> None:
+        """Say what it was, if that is asked for."""
+        if self.old:
+            self.notification.write(self.old, _LIMITS.pack(0, 0))
+        self.notification.reply(0)
 
 
 @attrs.define(eq=False)
@@ -127,8 +143,36 @@ def _on_process(pid_at: int) -> Decoder:
 
 def prlimit64(notification: Notification, setting: Setting) -> Call:
     """Decode prlimit(2). Reading the limits of others is no effect."""
-    pid, reads = int32(notification.args[0]), notification.args[2] == 0
-    return _call(notification, setting, lambda held: reads or pid <= 0 or _process(held, pid))
+    pid, what, new, old = int32(notification.args[0]), *notification.args[1:4]
+    call = _call(notification, setting, lambda held: new == 0 or pid <= 0 or _process(held, pid))
+    if new == 0 or call.refusal is not None or what & 0xFFFFFFFF != resource.RLIMIT_CORE:
+        return call
+    return _core_limit(call, pid, new, old)
+
+
+def setrlimit(notification: Notification, setting: Setting) -> Call:
+    """Decode setrlimit(2) of the limit for core dumps."""
+    return _core_limit(ProcessCall(notification, setting), 0, notification.args[1], 0)
+
+
+def _core_limit(call: ProcessCall, pid: int, new: int, old: int) -> Call:
+    """Keep a hard limit of 0, which the launcher has set or found, from those who might raise it: root.
+
+    Above 0 there is nothing to keep, and the kernel may read the limits again: whatever they are by then, a
+    hard limit of 0 is none that this call could raise.
+    """
+    notification = call.notification
+    _, hard = resource.prlimit(pid if pid > 0 else notification.tid, resource.RLIMIT_CORE)
+    notification.ensure_valid()
+    if hard != 0:
+        return call
+    soft, wanted = _LIMITS.unpack(notification.read(new, _LIMITS.size))
+    if soft > wanted:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    if wanted:
+        call.refusal = Refusal("core dumps are switched off for the tree", errno.EPERM)
+        return call
+    return NoCores(notification, call.setting, old=old)
 
 
 def _priority(first: int) -> Decoder:
@@ -250,6 +294,7 @@ SIGNAL_DECODERS: Mapping[str, Decoder] = MappingProxyType(
 DECODERS: Mapping[str, Decoder] = MappingProxyType(
     {
         "prlimit64": prlimit64,
+        "setrlimit": setrlimit,
         **dict.fromkeys(
             ("sched_setaffinity", "sched_setscheduler", "sched_setparam", "sched_setattr"), _on_process(0)
         ),

@@ -110,6 +110,9 @@ class SendCall(Call):
 
     def _send(self, message: Message, address: bytes, control: bytes) -> int:
         notification = self.notification
+        # Data with the first packet: judged like a connection, and then left to the program, which connects.
+        if self.flags & _MSG_FASTOPEN and self.domain != socket.AF_UNIX:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
         total = 0
         size = message.size
         if not self.stream and size > _DATAGRAM_MAX:
@@ -242,9 +245,6 @@ def _prepare(call: SendCall, flags: int) -> None:
     with socket.socket(fileno=os.dup(call.copy)) as probe:
         call.stream = probe.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) == socket.SOCK_STREAM
         call.domain = probe.getsockopt(socket.SOL_SOCKET, socket.SO_DOMAIN)
-    # Fast open sends data with the first packet; connecting first, as the program then has to, is judged.
-    if flags & _MSG_FASTOPEN:
-        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
     # The pages would be ours, not the program's: say what the kernel says when it has no room to pin them.
     if flags & _MSG_ZEROCOPY:
         raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
@@ -255,7 +255,7 @@ def _where(call: SendCall, raw: bytes) -> Destination | None:
     """Judge a destination; a stream has none, whatever is named (sendto(2)): the kernel says so."""
     domain = call.domain
     if call.stream and domain in (socket.AF_INET, socket.AF_INET6):
-        return None
+        return destination(call, raw, call.copy) if call.flags & _MSG_FASTOPEN else None
     if call.stream:
         return Destination(raw)
     if domain == socket.AF_INET and raw[:2] == b"\0\0" and len(raw) >= 16:

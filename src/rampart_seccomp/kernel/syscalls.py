@@ -63,6 +63,7 @@ _CLONE_PARENT = 0x8000
 _AF_UNIX = 1
 _WHO_PROCESS, _WHO_USER = 0, 2  # of PRIO_*; IOPRIO_WHO_* is one more
 _F_SETOWN, _F_SETOWN_EX = 8, 15
+_RLIMIT_CORE = 4
 
 _ATTRIBUTE_READS = "getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr"
 _IPC = """
@@ -137,7 +138,6 @@ _FREE_CALLS = [
         """
         sched_yield sched_getparam sched_getscheduler sched_getattr sched_get_priority_max
         sched_get_priority_min sched_rr_get_interval sched_getaffinity getpriority ioprio_get getrlimit
-        setrlimit
         """,
         FREE,
     ),
@@ -253,6 +253,22 @@ _DEPENDING_CALLS = [
         cases=sockets.OPTION_CASES,
         note="refused: options that lead packets elsewhere, and tables of the machine",
     ),
+    Syscall(
+        "setrlimit",
+        FREE,
+        cases=(Case((Match(0, INT, _RLIMIT_CORE),), MEDIATED),),
+        note="a limit of 0 for core dumps stays: they are files that no file call makes",
+    ),
+    Syscall(
+        "prlimit64",
+        MEDIATED,
+        cases=(
+            free(Match(0, INT, 0), Match(2, LONG, 0)),
+            free(Match(0, INT, 0), Match(1, 1, 1)),
+        ),
+        note="free for the caller's odd limits (files, stack) and to read; core dumps: see setrlimit; another "
+        "process must be of the tree",
+    ),
     *(
         Syscall(
             name,
@@ -261,7 +277,6 @@ _DEPENDING_CALLS = [
             note="free on the caller; another process must be of the tree",
         )
         for name in (
-            "prlimit64",
             "sched_setaffinity",
             "sched_setscheduler",
             "sched_setparam",
