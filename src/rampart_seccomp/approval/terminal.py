@@ -7,6 +7,7 @@ import os
 import select
 import termios
 import threading
+from collections import deque
 from collections.abc import Iterator
 from time import monotonic
 
@@ -22,6 +23,16 @@ _HEADING_WIDTH = 9
 _LOOK = 0.1
 """Seconds between two looks at whether the question still stands."""
 
+_PAUSE = 0.5
+"""Seconds for which a question stands before it can be answered, if another stood there just before: keys that
+are on their way answer that one, also if it was withdrawn to let this one slip in."""
+
+_JUST_BEFORE = 5.0
+
+_REFUSALS_MAX = 10
+_REFUSALS_WITHIN = 60.0
+"""After so many questions without a yes in so many seconds, further ones are denied without being put."""
+
 
 class TerminalApprover:
     """Ask on the controlling terminal of this process, one question at a time.
@@ -30,6 +41,10 @@ class TerminalApprover:
     Enter allows once; anything else, end of file, silence until the timeout, or no terminal denies. What
     was typed before the question stood there is thrown away. A process in the background does not ask
     (reading would stop it, SIGTTIN): it denies with that reason.
+
+    A flood of questions does not wear the person out: after 10 within a minute that were not answered with yes,
+    further ones are denied unasked until the minute is over. Of two in a row, the second waits half a second
+    before it takes an answer.
 
     Args:
         timeout: Seconds until an unanswered question is denied, where its rule names none. Waiting for
@@ -43,6 +58,8 @@ class TerminalApprover:
         self._one_at_a_time = threading.Lock()
         self._closing = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._closed = False
+        self._last = -_JUST_BEFORE
+        self._refused: deque[float] = deque(maxlen=_REFUSALS_MAX)
 
     def __call__(self, event: Event, /) -> Verdict:
         return self.answer(Question(event))
@@ -54,6 +71,8 @@ class TerminalApprover:
         if not self._one_at_a_time.acquire(timeout=min(timeout, threading.TIMEOUT_MAX)):
             return Deny(message=f"not answered within {timeout:g} s")
         try:
+            if len(self._refused) == _REFUSALS_MAX and monotonic() - self._refused[0] < _REFUSALS_WITHIN:
+                return Deny(message=f"not asked: {_REFUSALS_MAX} questions were refused within a minute")
             return self._ask(question, timeout, deadline)
         finally:
             self._one_at_a_time.release()
@@ -77,7 +96,11 @@ class TerminalApprover:
             if os.tcgetpgrp(tty) != os.getpgrp():
                 return nobody_asked("Rampart is not in the foreground of its terminal", question)
             with _line_mode(tty):
-                return self._converse(tty, question, timeout, deadline)
+                verdict = self._converse(tty, question, timeout, deadline)
+            self._last = monotonic()
+            if not isinstance(verdict, Allow):
+                self._refused.append(self._last)
+            return verdict
         except (OSError, termios.error):
             return nobody_asked("the terminal failed", question)
         finally:
@@ -87,6 +110,8 @@ class TerminalApprover:
         lines = "".join(f"  {heading:<{_HEADING_WIDTH}} {text}\n" for heading, text in question.lines())
         seconds = max(0, round(deadline - monotonic()))
         _write(tty, f"\nrampart: the policy asks\n{lines}")
+        if monotonic() - self._last < _JUST_BEFORE:
+            self._wait(_PAUSE)
         # What was typed before all of this was on the screen answers something else.
         termios.tcdrain(tty)
         termios.tcflush(tty, termios.TCIFLUSH)
@@ -102,6 +127,11 @@ class TerminalApprover:
             return Allow()
         _write(tty, "rampart: denied\n")
         return Deny(message="refused at the terminal")
+
+    def _wait(self, seconds: float) -> None:
+        closing = select.poll()
+        closing.register(self._closing, select.POLLIN)
+        closing.poll(seconds * 1000)
 
     def _await_input(self, tty: int, question: Question, deadline: float) -> bool | None:
         """Return whether there is something to read; None if nobody wants to know any more."""

@@ -13,6 +13,7 @@ import attrs
 
 from rampart_seccomp.calls import machine
 from rampart_seccomp.calls.call import Call, CallChanged, Refusal, Setting
+from rampart_seccomp.calls.limits import limits_of
 from rampart_seccomp.calls.notification import AT_FDCWD, Notification, int32
 from rampart_seccomp.calls.pins import Pin
 from rampart_seccomp.calls.shim import checked, lib
@@ -160,7 +161,7 @@ def _ensure_descriptor(notification: Notification) -> None:
     """
     directory = f"/proc/{notification.tid}/fd"
     try:
-        soft, _ = resource.prlimit(notification.tid, resource.RLIMIT_NOFILE)
+        soft, _ = limits_of(notification.tid, resource.RLIMIT_NOFILE)
         used = os.stat(directory).st_size  # number of open files since Linux 6.2
         if soft < 0 or 0 < used < soft:
             return

@@ -23,6 +23,7 @@ from types import MappingProxyType
 import attrs
 
 from rampart_seccomp.calls.call import Call, Refusal, Setting
+from rampart_seccomp.calls.limits import limits_of
 from rampart_seccomp.calls.notification import Notification, int32
 from rampart_seccomp.calls.shim import lib
 
@@ -162,7 +163,7 @@ def _core_limit(call: ProcessCall, pid: int, new: int, old: int) -> Call:
     hard limit of 0 is none that this call could raise.
     """
     notification = call.notification
-    _, hard = resource.prlimit(pid if pid > 0 else notification.tid, resource.RLIMIT_CORE)
+    _, hard = limits_of(pid if pid > 0 else notification.tid, resource.RLIMIT_CORE)
     notification.ensure_valid()
     if hard != 0:
         return call
