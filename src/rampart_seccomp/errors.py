@@ -32,6 +32,11 @@ class RampartError(Exception):
     """Root of all errors of this package."""
 
 
+def _bounded(text: str, limit: int = 500) -> str:
+    """Cut what a file can make as long as it likes."""
+    return text if len(text) <= limit else f"{text[: limit // 2]} … {text[-limit // 2 :]}"
+
+
 class PolicyError(RampartError, ValueError):
     """A policy cannot be loaded: nothing of it is in force.
 
@@ -52,12 +57,12 @@ class PolicyError(RampartError, ValueError):
         key: str | None = None,
         hint: str | None = None,
     ) -> None:
-        self.problem = problem
+        self.problem = _bounded(problem)
         self.file = file
         self.line = line
-        self.key = key
+        self.key = None if key is None else _bounded(key)
         self.hint = hint
-        super().__init__(problem)
+        super().__init__(self.problem)
 
     def __str__(self) -> str:
         where = ":".join(str(part) for part in (self.file, self.line) if part is not None)

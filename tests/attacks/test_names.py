@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -315,6 +317,56 @@ def test_metadata_through_a_readable_descriptor(
     assert (path.stat().st_mode, path.stat().st_mtime_ns) == (before.st_mode, before.st_mtime_ns)
     assert calls(steps, allow_all).answers[:4] == ["ok", "text", "0", "0"]
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+THROUGH_A_DESCRIPTOR = {
+    "fchmod": "fchmod",
+    "fchown": "fchown",
+    "futimens": "futimens",
+    "futimesat without a path": "raw,261,$,0,0",
+    "utimensat with an empty path": "raw,280,$,@,0,0x1000",
+    "fchownat with an empty path": "raw,260,$,@,0,0,0x1000",
+    "fchmodat2 with an empty path": "raw,452,$,@,0600,0x1000",
+    "fsetxattr": "fsetxattr",
+    "fremovexattr": "raw,199,$,@user.kept",
+    "chmod by /proc": "chmod,/proc/self/fd/$",
+    "chmod by /dev/fd": "chmod,/dev/fd/$",
+    "setxattr by /proc": "setxattr,/proc/self/fd/$",
+    "FS_IOC_SETFLAGS": "raw,16,$,0x40086602,B",
+    "FS_IOC_FSSETXATTR": "raw,16,$,0x401c5820,B",
+    "FS_IOC_SETVERSION": "raw,16,$,0x40087602,B",
+    "FAT_IOCTL_SET_ATTRIBUTES": "raw,16,$,0x40047211,B",
+    "file_setattr": "raw,469,$,@,B,24,0x1000",
+    "setxattrat": "raw,463,$,@,0x1000,@user.mark,B,16",
+    "truncate by /proc": "truncate,/proc/self/fd/$",
+    "reopened to write": "open,/proc/self/fd/$,w+trunc",
+}
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="numbers of x86_64")
+@pytest.mark.parametrize("call", THROUGH_A_DESCRIPTOR)
+def test_every_way_through_a_readable_descriptor(
+    call: str, project: Any, deny_rule: Any, allow_all: Any, calls: Any
+) -> None:
+    """Row 44: no call changes what is said about a file, or its flags, through a descriptor that only reads."""
+    path = project.write("fixed", "text\n", 0o644)
+    with contextlib.suppress(OSError):
+        os.setxattr(path, "user.kept", b"x")
+    os.utime(path, ns=(10**18, 10**18))
+    before = (path.stat().st_mode, path.stat().st_uid, path.stat().st_ctime_ns, path.stat().st_mtime_ns)
+    steps = ["open,fixed,r", THROUGH_A_DESCRIPTOR[call], "open,fixed,r", "read"]
+
+    done = calls(steps, deny_rule(["metadata", "modify"], paths=["./fixed"]))
+
+    assert done.answers[0] == "ok"
+    assert done.answers[1] in {"EACCES", "EOPNOTSUPP", "ENOTSUP", "ENOSYS"}
+    assert done.answers[2:] == ["ok", "text"]
+    now = path.stat()
+    assert (now.st_mode, now.st_uid, now.st_ctime_ns, now.st_mtime_ns) == before
+    if done.answers[1] == "EACCES":
+        assert len(project.denials("secret")) == 1
+        assert calls(steps, allow_all).answers[1] in {"0", "ok", "EOPNOTSUPP", "ENOTSUP", "ENODATA", "EPERM"}
+        assert path.stat().st_ctime_ns != before[2] or "xattr" in call
 
 
 def test_no_descriptor_left_and_nothing_made(project: Any, secret: Path, allow_all: Any, calls: Any) -> None:

@@ -69,6 +69,19 @@ def test_terminal_is_the_targets(project: Any, policy: Any) -> None:
     assert done.stdout == bare.stdout
 
 
+def test_terminals_by_hand(project: Any, policy: Any) -> None:
+    """Row 7: /dev/ptmx, both ends, sizes, modes and SIGWINCH are those of the program, as bare."""
+    source = Path(__file__).with_name("src") / "terminals.py"
+
+    bare = project.bare(["python3", source])
+    done = project.run(["python3", source], policy)
+
+    assert bare.returncode == 0, bare.stderr
+    assert "(33, 77, 0, 0)" in bare.stdout
+    assert "(44, 99, 0, 0) True" in bare.stdout
+    assert (done.returncode, done.stdout) == (0, bare.stdout), done.stderr
+
+
 WAITS = {
     "a FIFO without a peer": "mkfifo pipe; (exec cat pipe) & ",
     "a FIFO opened to write": "mkfifo pipe; (exec sh -c 'echo > pipe') & ",
