@@ -96,5 +96,13 @@ def test_what_belongs_to_the_whole_machine(tmp_path: Path) -> None:
         name: bare[name] for name in tried & names(MUST_WORK)
     }
     opened = {name for name in tried & names(MUST_BE_DENIED) if bare[name] == "ok"}
-    assert {"disk", "link", "hard", "core_pattern", "second proc", "part of proc", "one file of proc"} <= opened
+    assert {
+        "disk",
+        "link",
+        "hard",
+        "core_pattern",
+        "second proc",
+        "part of proc",
+        "one file of proc",
+    } <= opened
     assert len(answers["denied"]) == len(tried & names(MUST_BE_DENIED))

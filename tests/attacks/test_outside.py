@@ -69,7 +69,9 @@ def test_adjusting_by_any_way(project: Any, allow_all: Any, victim: subprocess.P
     assert set(outside.values()) <= {"ok", "EPERM", "EACCES"}
     assert victim.poll() is None
     assert [state(victim.pid), state(os.getpid())] == before
-    assert any(record["syscall"] == "ioprio_set" for record in project.records() if record["verdict"] == "deny")
+    assert any(
+        record["syscall"] == "ioprio_set" for record in project.records() if record["verdict"] == "deny"
+    )
 
 
 def test_adjusting_works_bare(project: Any, victim: subprocess.Popen[bytes]) -> None:
@@ -80,7 +82,9 @@ def test_adjusting_works_bare(project: Any, victim: subprocess.Popen[bytes]) -> 
     done = project.bare(command)
 
     answers = results(done.stdout)
-    assert {way: answer for way, answer in answers.items() if answer != "ok" and way.startswith("child ")} == {}
+    assert {
+        way: answer for way, answer in answers.items() if answer != "ok" and way.startswith("child ")
+    } == {}
     assert {answers[f"{victim.pid} {way}"] for way in ("ioprio_set", "oom_score_adj", "F_SETOWN")} == {"ok"}
     assert victim.wait(10) == -signal.SIGIO
     assert before["priority"] == 0
@@ -121,7 +125,13 @@ def test_inherited_directory(project: Any, deny_rule: Any) -> None:
     directory = os.open(project.root / "vault", os.O_RDONLY)
     try:
         judged = inherit(project, guarded, directory, code)
-        assert judged == {"key": "EACCES", "open": "public", "unlink": "EACCES", "cwd": "EACCES", "dot": "EACCES"}
+        assert judged == {
+            "key": "EACCES",
+            "open": "public",
+            "unlink": "EACCES",
+            "cwd": "EACCES",
+            "dot": "EACCES",
+        }
         bare = inherit(project, None, directory, code.replace("os.unlink", "os.stat"))
         assert (bare["key"], bare["cwd"], bare["dot"]) == ("SECRET", "SECRET", "SECRET")
     finally:
@@ -162,7 +172,13 @@ def test_inherited_pidfd(project: Any, allow_all: Any, victim: subprocess.Popen[
     pidfd = os.pidfd_open(victim.pid)
     try:
         judged = inherit(project, allow_all, pidfd, code)
-        assert judged == {"signal": "EPERM", "getfd": "EPERM", "advise": "EPERM", "setns": "EPERM", "own": "ok"}
+        assert judged == {
+            "signal": "EPERM",
+            "getfd": "EPERM",
+            "advise": "EPERM",
+            "setns": "EPERM",
+            "own": "ok",
+        }
         assert victim.poll() is None
         assert inherit(project, None, pidfd, code)["signal"] == "ok"
         assert victim.wait(10) == -signal.SIGTERM

@@ -60,7 +60,9 @@ def run(project: Any) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Start `touch started` behind policy files of the base directory, through the command line."""
     path = os.pathsep.join([str(Path(rampart.__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
 
-    def start(*policies: str, argv: tuple[str, ...] = ("touch", "started")) -> subprocess.CompletedProcess[str]:
+    def start(
+        *policies: str, argv: tuple[str, ...] = ("touch", "started")
+    ) -> subprocess.CompletedProcess[str]:
         flags = [word for policy in policies for word in ("--policy", str(project.base / policy))]
         return subprocess.run(
             [sys.executable, "-m", "rampart_seccomp", "run", *flags, "--", *argv],
@@ -127,7 +129,9 @@ def test_huge_patterns(case: str, project: Any, run: Any) -> None:
 
 def test_symlinked_include(project: Any, run: Any) -> None:
     """An extended file is protected by its real name: the tree cannot loosen it through link or target."""
-    real = project.write("rules/real.yaml", "version: 1\nrules: [{name: base, deny: read, paths: [./vault/**]}]\n")
+    real = project.write(
+        "rules/real.yaml", "version: 1\nrules: [{name: base, deny: read, paths: [./vault/**]}]\n"
+    )
     (project.base / "link.yaml").symlink_to(real)
     (project.base / "policy.yaml").write_text(
         "version: 1\nextends: [./link.yaml]\ndefault: {read: allow, write: allow, exec: allow}\n"

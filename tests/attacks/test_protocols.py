@@ -36,7 +36,9 @@ class Receivers:
 
     def _rule(self, each: socket.socket) -> str:
         name = each.getsockname()
-        return {"unix": f"unix:{name}", "inet": f"{name[0]}:{name[1]}", "inet6": f"[{name[0]}]:{name[1]}"}[self.family]
+        return {"unix": f"unix:{name}", "inet": f"{name[0]}:{name[1]}", "inet6": f"[{name[0]}]:{name[1]}"}[
+            self.family
+        ]
 
     def heard(self) -> tuple[list[str], list[str]]:
         """What has come in at each of the two."""
@@ -134,7 +136,10 @@ def test_protocols_that_are_not_there(project: Any, allow_all: Any, calls: Any) 
 
     Control: bare, some of them exist; TCP and UDP do in both.
     """
-    spelled = [(f"raw,41,{f},{t},{p}", f"raw,41,{f},{t | 0x80800},{p + (0xDEAD << 32)}") for f, t, p in PROTOCOLS.values()]
+    spelled = [
+        (f"raw,41,{f},{t},{p}", f"raw,41,{f},{t | 0x80800},{p + (0xDEAD << 32)}")
+        for f, t, p in PROTOCOLS.values()
+    ]
     steps = [step for pair in spelled for step in pair]
 
     bare = calls([*steps, "socket,tcp", "socket,udp"], None)

@@ -74,7 +74,16 @@ def test_names_in_reports(case: str, project: Any, policy: str) -> None:
     inner = ["python3", "-c", "import sys\ntry: open(sys.argv[1])\nexcept OSError as e: print(e.errno)"]
 
     done = command(
-        project, "run", "--policy", policy, "--explain", "--audit", str(project.audit), "--", *inner, f"vault/{name}"
+        project,
+        "run",
+        "--policy",
+        policy,
+        "--explain",
+        "--audit",
+        str(project.audit),
+        "--",
+        *inner,
+        f"vault/{name}",
     )
 
     assert done.stdout == b"13\n", done.stderr
@@ -84,7 +93,9 @@ def test_names_in_reports(case: str, project: Any, policy: str) -> None:
     assert all(byte >= 0x20 or byte == 0x0A for byte in log) and log.isascii()
     assert len(project.denials("secret")) == 1
     assert os.path.basename(project.denials("secret")[0]["path"]) == name
-    tail = plain(command(project, "log", "tail", "-n", "100000", str(project.audit)).stdout, len(log.splitlines()))
+    tail = plain(
+        command(project, "log", "tail", "-n", "100000", str(project.audit)).stdout, len(log.splitlines())
+    )
     assert tail.count("deny EACCES") == 1
     for words in (["read", f"vault/{name}"], ["exec", "sh", "-c", name]):
         told = command(project, "explain", "--policy", policy, *words)
@@ -108,7 +119,11 @@ def test_names_in_policies(project: Any) -> None:
         'version: 1\nrules: [{name: n, deny: "re\\e[2Jad"}]\n',
     ):
         path.write_text(text)
-        for words in (["check", str(path)], ["explain", "--policy", str(path), "read", "x"], ["doctor", "--policy", str(path)]):
+        for words in (
+            ["check", str(path)],
+            ["explain", "--policy", str(path), "read", "x"],
+            ["doctor", "--policy", str(path)],
+        ):
             done = command(project, *words)
             plain(done.stdout)
             plain(done.stderr)
@@ -121,8 +136,12 @@ class Terminal:
         self.pid, self.tty = pty.fork()
         if self.pid == 0:
             os.chdir(project.root)
-            path = os.pathsep.join([str(Path(rampart.__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
-            os.execve(sys.executable, [sys.executable, "-c", code], project.environment | {"PYTHONPATH": path})
+            path = os.pathsep.join(
+                [str(Path(rampart.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
+            )
+            os.execve(
+                sys.executable, [sys.executable, "-c", code], project.environment | {"PYTHONPATH": path}
+            )
         self.seen = b""
 
     def until(self, text: bytes, count: int = 1, seconds: float = 40) -> None:
@@ -169,7 +188,11 @@ def test_names_in_a_prompt(case: str, project: Any, terminal: Callable[[str], Te
     path = project.root / "ask" / NASTY[case]
     path.parent.mkdir()
     path.write_text("content")
-    person = terminal(HARNESS.format(argv=["python3", "-c", "import sys; print(open(sys.argv[1]).read())", f"ask/{NASTY[case]}"]))
+    person = terminal(
+        HARNESS.format(
+            argv=["python3", "-c", "import sys; print(open(sys.argv[1]).read())", f"ask/{NASTY[case]}"]
+        )
+    )
 
     person.until(b"[y/N]")
     question = person.seen.replace(b"\r\n", b"\n")

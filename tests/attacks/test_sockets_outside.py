@@ -46,7 +46,9 @@ class Service:
                 peer, _ = self._stream.accept()
                 with peer:
                     size = struct.calcsize("=iII")
-                    _, uid, gid = struct.unpack("=iII", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+                    _, uid, gid = struct.unpack(
+                        "=iII", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+                    )
                     peer.send(f"{uid} {gid}".encode())
 
     def datagrams(self) -> list[tuple[int, int, int]]:
@@ -184,7 +186,9 @@ def connect_all(project: Any, policy: Any, names: list[str]) -> dict[str, str]:
 
 def test_services_are_closed(project: Any) -> None:
     """Rows 22 and 49: what stands where services stand is not reached by default, nor with connect: allow."""
-    spelled = [name + f"-{os.getpid()}" if name[0] == "@" else f"{project.base}/s/{name}" for name in STANDINS]
+    spelled = [
+        name + f"-{os.getpid()}" if name[0] == "@" else f"{project.base}/s/{name}" for name in STANDINS
+    ]
     bound = ["\0" + name[1:] if name[0] == "@" else name for name in spelled]
     silent = named()
     opened = rampart.Policy(rules=silent.rules, default={"connect": "allow"})

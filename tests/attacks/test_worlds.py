@@ -48,7 +48,9 @@ OLD_AND_NEW = {
 
 
 @pytest.mark.parametrize("call", OLD_AND_NEW)
-def test_names_keep_their_meaning(call: str, project: Any, deny_rule: Any, allow_all: Any, calls: Any) -> None:
+def test_names_keep_their_meaning(
+    call: str, project: Any, deny_rule: Any, allow_all: Any, calls: Any
+) -> None:
     """Refused whatever the policy, on record, and what was denied before is denied after."""
     project.write("vault/key", "SECRET\n")
     project.write("open/f", "public\n")
@@ -68,7 +70,9 @@ def test_names_keep_their_meaning(call: str, project: Any, deny_rule: Any, allow
 @pytest.mark.parametrize("name", ["mnt", "user", "pid", "net", "uts", "ipc", "cgroup"])
 def test_entering_a_namespace(name: str, project: Any, allow_all: Any, calls: Any) -> None:
     """setns is refused, with the descriptor of a namespace and with a pidfd, of one's own even."""
-    done = calls([f"open,/proc/self/ns/{name},r", "raw,308,$,0", "raw,434,%,0", "raw,308,$,0x20000"], allow_all)
+    done = calls(
+        [f"open,/proc/self/ns/{name},r", "raw,308,$,0", "raw,434,%,0", "raw,308,$,0x20000"], allow_all
+    )
 
     assert done.answers[1] == "EPERM"
     assert int(done.answers[2]) > 0

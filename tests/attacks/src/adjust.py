@@ -18,9 +18,10 @@ import time
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.syscall.restype = ctypes.c_long
-SETPARAM, SETSCHEDULER, IOPRIO_SET, SETATTR = {"x86_64": (142, 144, 251, 314), "aarch64": (118, 119, 30, 274)}[
-    platform.machine()
-]
+SETPARAM, SETSCHEDULER, IOPRIO_SET, SETATTR = {
+    "x86_64": (142, 144, 251, 314),
+    "aarch64": (118, 119, 30, 274),
+}[platform.machine()]
 FIOSETOWN, SIOCSPGRP, F_SETOWN_EX, F_SETSIG = 0x8901, 0x8902, 15, 10
 
 
@@ -70,7 +71,10 @@ def ways(pid):
     yield "clear_refs", lambda: write(f"/proc/{pid}/clear_refs", "1")
     yield "coredump_filter", lambda: write(f"/proc/{pid}/coredump_filter", "0x7f")
     yield "F_SETOWN", lambda: tell(pid, lambda sock, owner: fcntl.fcntl(sock, fcntl.F_SETOWN, owner))
-    yield "F_SETOWN of a group", lambda: tell(group, lambda s, owner: fcntl.fcntl(s, fcntl.F_SETOWN, owner), True)
+    yield (
+        "F_SETOWN of a group",
+        lambda: tell(group, lambda s, owner: fcntl.fcntl(s, fcntl.F_SETOWN, owner), True),
+    )
     yield "F_SETOWN_EX", lambda: tell(pid, setown_ex)
     yield "FIOSETOWN", lambda: tell(pid, ioctl(FIOSETOWN))
     yield "SIOCSPGRP", lambda: tell(pid, ioctl(SIOCSPGRP))

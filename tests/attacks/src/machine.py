@@ -61,10 +61,23 @@ os.link("disk", "hard")
 for name in ("proc", "kernel", "cgroup", "misc", "sys"):
     os.mkdir(name)
 open("file", "w").close()
-cases = [(name, f"{base}/{name}", how) for name, how in (
-    ("disk", "r"), ("mem", "r"), ("kmem", "r"), ("port", "rw"), ("kmsg", "r"), ("sg", "rw"), ("msr", "r"),
-    ("snapshot", "r"), ("link", "r"), ("hard", "w"), ("null", "rw"), ("zero", "r"),
-)]
+cases = [
+    (name, f"{base}/{name}", how)
+    for name, how in (
+        ("disk", "r"),
+        ("mem", "r"),
+        ("kmem", "r"),
+        ("port", "rw"),
+        ("kmsg", "r"),
+        ("sg", "rw"),
+        ("msr", "r"),
+        ("snapshot", "r"),
+        ("link", "r"),
+        ("hard", "w"),
+        ("null", "rw"),
+        ("zero", "r"),
+    )
+]
 cases += [
     ("disk by descriptor", f"{base}/disk", "proc fd"),
     ("/dev/loop0", "/dev/loop0", "r"),

@@ -27,7 +27,12 @@ def packed(word):
         return struct.pack("=H", family) + word.encode() + b"\0"
     host, number = plain(word)
     if family == socket.AF_INET6:
-        return struct.pack("=H", family) + struct.pack("!HI", number, 0) + socket.inet_pton(family, host) + bytes(4)
+        return (
+            struct.pack("=H", family)
+            + struct.pack("!HI", number, 0)
+            + socket.inet_pton(family, host)
+            + bytes(4)
+        )
     return struct.pack("=H", family) + struct.pack("!H", number) + socket.inet_pton(family, host) + bytes(8)
 
 
@@ -47,4 +52,7 @@ with socket.socket(family, socket.SOCK_DGRAM) as sender:
         sender.connect(plain(sys.argv[2]))
     sent = libc.syscall(NUMBER, sender.fileno(), block, len(sys.argv) - 3, socket.MSG_NOSIGNAL)
     outcome = sent if sent >= 0 else errno.errorcode[ctypes.get_errno()]
-    print(outcome, *(struct.unpack_from("=I", block.raw, 64 * index + 56)[0] for index in range(len(sys.argv) - 3)))
+    print(
+        outcome,
+        *(struct.unpack_from("=I", block.raw, 64 * index + 56)[0] for index in range(len(sys.argv) - 3)),
+    )
