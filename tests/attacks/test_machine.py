@@ -68,8 +68,8 @@ def names(text: str) -> set[str]:
 def test_what_belongs_to_the_whole_machine(tmp_path: Path) -> None:
     """Disks, memory and machine-wide kernel files: refused by any name and mount, whatever the policy.
 
-    Control: bare most of them open, and what stands beside them (null, a process's own entries, reading) works
-    behind the policy as well.
+    Control: bare most of them open, and what stands beside them (null, a process's own entries, reading)
+    works behind the policy as well.
     """
     if shutil.which("unshare") is None:
         pytest.skip("no unshare")

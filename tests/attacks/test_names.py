@@ -348,7 +348,7 @@ THROUGH_A_DESCRIPTOR = {
 def test_every_way_through_a_readable_descriptor(
     call: str, project: Any, deny_rule: Any, allow_all: Any, calls: Any
 ) -> None:
-    """Row 44: no call changes what is said about a file, or its flags, through a descriptor that only reads."""
+    """Row 44: no call changes what is said about a file through a descriptor that only reads."""
     path = project.write("fixed", "text\n", 0o644)
     with contextlib.suppress(OSError):
         os.setxattr(path, "user.kept", b"x")

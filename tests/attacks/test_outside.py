@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import resource
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -228,7 +226,8 @@ def test_limit_of_cores_by_every_call(project: Any, deny_rule: Any) -> None:
         'show("old", lambda: str(resource.prlimit(0, resource.RLIMIT_CORE, (0, 0))))\n'
         'show("now", lambda: str(resource.getrlimit(resource.RLIMIT_CORE)))\n'
         'show("files", lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (99, 99)))\n'
-        'show("data", lambda: resource.setrlimit(resource.RLIMIT_NPROC, resource.getrlimit(resource.RLIMIT_NPROC)))\n'
+        'show("data", lambda: resource.setrlimit(resource.RLIMIT_NPROC, '
+        "resource.getrlimit(resource.RLIMIT_NPROC)))\n"
     )
     answers = inherit(project, deny_rule("create", paths=["./vault/**"]), subprocess.DEVNULL, code)
 

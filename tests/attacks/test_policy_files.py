@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -24,7 +25,8 @@ LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
 REFUSED = {
     "duplicate key": "version: 1\ndefault: {read: deny}\ndefault: {read: allow}\n",
     "duplicate key in a rule": "version: 1\nrules: [{name: n, deny: read, paths: [./x], paths: [./y]}]\n",
-    "duplicate name": "version: 1\nrules: [{name: n, deny: read, paths: [./x]}, {name: n, allow: read, paths: [./y]}]\n",
+    "duplicate name": "version: 1\nrules: [{name: n, deny: read, paths: [./x]}, "
+    "{name: n, allow: read, paths: [./y]}]\n",
     "no as a verdict": "version: 1\ndefault: {read: no}\n",
     "on as an operation": "version: 1\nrules: [{name: n, allow: on, paths: [./x]}]\n",
     "anchor": "version: 1\ndefault: &d {read: allow}\n",
@@ -80,10 +82,8 @@ def run(project: Any) -> Callable[..., subprocess.CompletedProcess[str]]:
 def seconds_to_load(path: Path) -> float:
     """Processor time, in seconds, that reading a policy takes."""
     begin = time.process_time()
-    try:
+    with contextlib.suppress(PolicyError, OSError):
         rampart.Policy.load(path)
-    except (PolicyError, OSError):
-        pass
     return time.process_time() - begin
 
 
@@ -115,7 +115,8 @@ def test_huge_patterns(case: str, project: Any, run: Any) -> None:
     path = project.base / "policy.yaml"
     path.write_text(
         "version: 1\ndefault: {read: allow, write: allow, exec: allow}\n"
-        f'rules: [{{name: huge, deny: read, paths: ["{HUGE[case]}"]}}, {{name: n, deny: write, paths: [./started]}}]\n'
+        f'rules: [{{name: huge, deny: read, paths: ["{HUGE[case]}"]}}, '
+        "{name: n, deny: write, paths: [./started]}]\n"
     )
 
     begin = time.monotonic()
@@ -137,7 +138,8 @@ def test_symlinked_include(project: Any, run: Any) -> None:
         "version: 1\nextends: [./link.yaml]\ndefault: {read: allow, write: allow, exec: allow}\n"
     )
     project.write("vault/key", "SECRET\n")
-    script = "echo > rules/real.yaml; mv rules/real.yaml x; mv rules y; rm ../link.yaml; cat vault/key; touch started"
+    script = "echo > rules/real.yaml; mv rules/real.yaml x; mv rules y; "
+    script += "rm ../link.yaml; cat vault/key; touch started"
 
     done = run("policy.yaml", argv=("sh", "-c", script))
 

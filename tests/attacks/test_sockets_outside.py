@@ -120,7 +120,7 @@ def test_forged_credentials(who: str, project: Any, service: Service) -> None:
 
 
 def test_descriptors_of_the_broker(project: Any, service: Service) -> None:
-    """Row 23: listener, broker and control descriptors: not by number, /proc, pidfd or what a message carries."""
+    """Row 23: descriptors of the broker: not by number, /proc, pidfd or what a message carries."""
     argv = ["python3", SOURCES / "credentials.py", str(service.path), "-", str(os.getpid())]
 
     judged = results(project.run(argv, named(service.path, f"{service.path}.stream")).stdout)

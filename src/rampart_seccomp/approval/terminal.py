@@ -24,8 +24,8 @@ _LOOK = 0.1
 """Seconds between two looks at whether the question still stands."""
 
 _PAUSE = 0.5
-"""Seconds for which a question stands before it can be answered, if another stood there just before: keys that
-are on their way answer that one, also if it was withdrawn to let this one slip in."""
+"""Seconds for which a question stands before it can be answered, if another stood there just before: keys
+that are on their way answer that one, also if it was withdrawn to let this one slip in."""
 
 _JUST_BEFORE = 5.0
 
@@ -42,9 +42,9 @@ class TerminalApprover:
     was typed before the question stood there is thrown away. A process in the background does not ask
     (reading would stop it, SIGTTIN): it denies with that reason.
 
-    A flood of questions does not wear the person out: after 10 within a minute that were not answered with yes,
-    further ones are denied unasked until the minute is over. Of two in a row, the second waits half a second
-    before it takes an answer.
+    A flood of questions does not wear the person out: after 10 within a minute that were not answered with
+    yes, further ones are denied unasked until the minute is over. Of two in a row, the second waits half a
+    second before it takes an answer.
 
     Args:
         timeout: Seconds until an unanswered question is denied, where its rule names none. Waiting for

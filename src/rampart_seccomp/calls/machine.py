@@ -1,9 +1,10 @@
 """What belongs to the whole machine: devices and kernel files that no policy opens.
 
 Two kinds of file are more than files. A node of a disk or of memory is all of that disk or memory, whatever
-rules say about the names on it. And some files of the kernel's own file systems start programs outside of the
-tree (``core_pattern``, ``uevent_helper``, ``release_agent``, ``binfmt_misc``) or reach every process
-(``sysrq-trigger``, ``cgroup.kill``, the switches beneath ``/proc/sys``). They are refused whatever the policy.
+rules say about the names on it. And some files of the kernel's own file systems start programs outside of
+the tree (``core_pattern``, ``uevent_helper``, ``release_agent``, ``binfmt_misc``) or reach every process
+(``sysrq-trigger``, ``cgroup.kill``, the switches beneath ``/proc/sys``). They are refused whatever the
+policy.
 
 Neither is known by its path: a device by its number, a kernel file by the type of its file system and its name
 within that, so that a node of another name and a second or partial mount count as well.
@@ -80,7 +81,7 @@ _SYS_CLOSED = re.compile(
     rb"/(kernel|module|power|firmware|fs|hypervisor|bus)/"
     rb"|.*/(uevent|config|rom|reset|remove|rescan|delete|scan|driver_override|bind|unbind|new_id|remove_id)$"
 )
-"""Files of sysfs that start programs, reach memory, or make devices come and go; others are device settings."""
+"""Files of sysfs that start programs, reach memory, or make devices come and go; the rest sets devices."""
 
 _SYS_MEMORY = re.compile(rb".*/resource\d+(_wc)?$")
 

@@ -266,8 +266,8 @@ _DEPENDING_CALLS = [
             free(Match(0, INT, 0), Match(2, LONG, 0)),
             free(Match(0, INT, 0), Match(1, 1, 1)),
         ),
-        note="free for the caller's odd limits (files, stack) and to read; core dumps: see setrlimit; another "
-        "process must be of the tree",
+        note="free for the caller's odd limits (files, stack) and to read; core dumps: see setrlimit; "
+        "another process must be of the tree",
     ),
     *(
         Syscall(

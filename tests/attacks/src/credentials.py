@@ -1,6 +1,6 @@
-"""credentials.py SOCKET UID|- HARNESS: claim to be somebody else, and reach for descriptors; print "CASE<tab>RESULT".
+"""credentials.py SOCKET UID|- HARNESS: claim to be somebody else, and reach for descriptors.
 
-With a UID, that is who the claims are made by: the process becomes it first.
+Prints "CASE<tab>RESULT". With a UID, that is who the claims are made by: the process becomes it first.
 """
 
 import array

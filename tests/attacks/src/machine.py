@@ -1,7 +1,7 @@
 """machine.py DIRECTORY: open disks, memory and kernel files by many names, bare and behind a policy.
 
-Makes nodes and mounts: to be run in mount and pid namespaces of its own. Prints JSON: bare and judged answers by
-case, and the audit records of what was denied.
+Makes nodes and mounts: to be run in mount and pid namespaces of its own. Prints JSON: bare and judged answers
+by case, and the audit records of what was denied.
 """
 
 import json
@@ -131,6 +131,7 @@ done = rampart.run(
 )
 if done.returncode:
     sys.exit(done.stderr)
-records = [json.loads(line) for line in open(log)]
+with open(log) as lines:
+    records = [json.loads(line) for line in lines]
 denied = [record["path"] for record in records if record.get("verdict") == "deny" and "path" in record]
 print(json.dumps({"bare": json.loads(bare.stdout), "judged": json.loads(done.stdout), "denied": denied}))

@@ -1,7 +1,7 @@
 """vectors.py FAMILY CONNECT ADDRESS...: one datagram to each address in one sendmmsg(2); print the outcome.
 
-FAMILY is inet, inet6 or unix; CONNECT is "-" or an address to connect to first. "-" as an address is none. Prints
-the result, or the error's name, and the length that the call wrote behind each header (99 for none).
+FAMILY is inet, inet6 or unix; CONNECT is "-" or an address to connect to first. "-" as an address is none.
+Prints the result, or the error's name, and the length that the call wrote behind each header (99 for none).
 """
 
 import ctypes
