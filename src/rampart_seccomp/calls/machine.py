@@ -6,8 +6,8 @@ the tree (``core_pattern``, ``uevent_helper``, ``release_agent``, ``binfmt_misc`
 (``sysrq-trigger``, ``cgroup.kill``, the switches beneath ``/proc/sys``). They are refused whatever the
 policy.
 
-Neither is known by its path: a device by its number, a kernel file by the type of its file system and its name
-within that, so that a node of another name and a second or partial mount count as well.
+Neither is known by its path: a device by its number, a kernel file by the type of its file system and its
+name within that, so that a node of another name and a second or partial mount count as well.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Make a pseudo-terminal by hand, use both ends, its sizes, modes, and the controlling one; print the answers."""
+"""Make a pseudo-terminal by hand; use both ends, its sizes, modes, the controlling one; print the answers."""
 
 import array
 import errno
