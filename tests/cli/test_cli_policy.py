@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -101,19 +103,39 @@ def test_explain_a_denial(policy: Path, capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.parametrize(
     ("question", "answer", "by"),
     [
-        (["read", "other"], "allow: read ", "the default, which says allow"),
+        (["read", "other"], "allow: read ", "the default, which says allow (policy.yaml:2)"),
         (["write", "other"], "allow: create, modify, delete, metadata ", "project (policy.yaml:8)"),
-        (["delete", "/etc/passwd"], "deny: delete /etc/passwd", "the default, which says deny"),
+        (
+            ["delete", "/etc/passwd"],
+            "deny: delete /etc/passwd",
+            "the default, which says deny (policy.yaml does not name it)",
+        ),
         (
             ["exec", "npm", "publish", "--tag", "x"],
             "ask: exec npm publish --tag x",
             "publishing (policy.yaml:11)",
         ),
-        (["exec", "--", "true"], "allow: exec true", "the default, which says allow"),
-        (["connect", "example.com:443"], "deny: connect example.com:443", "the default, which says deny"),
-        (["connect", "[::1]:80"], "deny: connect [::1]:80", "the default, which says deny"),
-        (["listen", "127.0.0.1:80"], "deny: listen 127.0.0.1:80", "the default, which says deny"),
-        (["listen", "80"], "deny: listen 0.0.0.0:80", "the default, which says deny"),
+        (["exec", "--", "true"], "allow: exec true", "the default, which says allow (policy.yaml:2)"),
+        (
+            ["connect", "example.com:443"],
+            "deny: connect example.com:443",
+            "the default, which says deny (policy.yaml does not name it)",
+        ),
+        (
+            ["connect", "[::1]:80"],
+            "deny: connect [::1]:80",
+            "the default, which says deny (policy.yaml does not name it)",
+        ),
+        (
+            ["listen", "127.0.0.1:80"],
+            "deny: listen 127.0.0.1:80",
+            "the default, which says deny (policy.yaml does not name it)",
+        ),
+        (
+            ["listen", "80"],
+            "deny: listen 0.0.0.0:80",
+            "the default, which says deny (policy.yaml does not name it)",
+        ),
     ],
 )
 def test_explain_every_operation(
@@ -124,6 +146,44 @@ def test_explain_every_operation(
     first, second, *_ = capsys.readouterr().out.splitlines()
     assert first.startswith(answer)
     assert second == f"  decided by   {by}"
+
+
+SECRET = """\
+deny: read {home}/.netrc
+  decided by   registry-credentials (agent.yaml:{line})
+  reason       Logins to code hosts and package registries publish in your name.
+  message      Logins to code hosts and registries are off limits.
+  to allow it  in above.yaml: amend rule 'registry-credentials' (agent.yaml:{line}) in `extends` by except: \
+{{registry-credentials: ["~/.netrc"]}}; and in below.yaml: --allow-read '~/.netrc', or the rule \
+{{name: …, allow: read, paths: ["~/.netrc"]}}
+  not by
+    default read: deny (below.yaml)  deny   this layer says the same
+    no match in its `paths`: {others}
+"""
+
+
+def test_explain_a_stack_over_a_profile(
+    project: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The whole answer: what does not match is one list, and options are offered for the last layer only."""
+    monkeypatch.chdir(project.root)
+    Path("above.yaml").write_text("version: 1\nextends: [agent]\n")
+    Path("below.yaml").write_text("version: 1\n")
+    assert main(["explain", "--policy", "above.yaml", "--policy", "below.yaml", "read", "~/.netrc"]) == 0
+    out = capsys.readouterr().out
+    line = re.search(r"agent.yaml:(\d+)", out)[1]
+    others = out.partition("no match in its `paths`: ")[2].rstrip("\n")
+    assert out == SECRET.format(home=project.home, line=line, others=others)
+    assert all(len(row) <= 100 for row in others.splitlines())
+    assert {"ssh-keys", "browsers", "wallets"} <= set(re.split(r",\s+", others))
+
+
+def test_explain_of_a_program_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    """A program that PATH does not have is judged as one of the system, and that is said."""
+    assert main(["explain", "exec", "no-such-program"]) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("allow: exec no-such-program\n")
+    assert said.err == "note: 'no-such-program' is not in PATH, and judged as if it lay in /usr/bin\n"
 
 
 def test_explain_shows_the_real_name_escaped(policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -145,7 +205,7 @@ def test_doctor_says_what_enforces_what(policy: Path, capsys: pytest.CaptureFixt
     assert status == ("missing" in states)
     assert rules.splitlines()[0] == f"{policy} are"
     assert "performed by the broker on the object it judged:\n  secrets, project\n" in rules
-    assert "by this version:\n  publishing\n" in rules
+    assert "verified by the launcher at the commit:\n  publishing\n" in rules
 
 
 def test_doctor_fails_if_something_necessary_is_missing(

@@ -186,6 +186,7 @@ class TestStacks:
         assert loser.why == "deny of another layer is stronger than ask"
         assert "in above.yaml: the rule {name: …, allow: read" in explanation.suggestion
         assert "; and in its layer: add \"/a/x\" to `except` of rule 'closed'" in explanation.suggestion
+        assert explanation.suggestion.count("--allow-read") == 1, "options amend the last layer only"
 
     def test_allowed_by_all(self) -> None:
         """What every layer allows can be denied by one."""

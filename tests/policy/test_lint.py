@@ -109,6 +109,14 @@ class TestSecrets:
         (found,) = check(Policy(rules=[allow("read", paths=["~/.ssh/*"], name="r")]))
         assert (found.key, found.message.endswith(": ~/.ssh/id_ed25519, ~/.ssh/id_rsa")) == ("rule 'r'", True)
 
+    def test_by_an_exception(self) -> None:
+        """A secret that an `except` lets be read is reported where that is written."""
+        text = 'version: 1\nextends: [{profile: agent, except: {ssh-keys: ["~/.ssh/id_rsa"]}}]\n'
+        (found,) = check(Policy.loads(text, source="p.yaml"))
+        assert str(found) == (
+            "p.yaml: `except` of rule 'ssh-keys': warning: well-known secrets can be read: ~/.ssh/id_rsa"
+        )
+
     def test_none(self) -> None:
         """Asked about or denied is not readable; the shipped profiles for agents leave nothing readable."""
         assert check(Policy(default={"read": "ask"})) == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import time
 from pathlib import Path
 
@@ -166,6 +168,18 @@ class TestSources:
         assert Policy.load("mine").source == "mine"
         with pytest.raises(PolicyError, match="cannot be read"):
             Policy.load(Path("agent"))
+
+    def test_a_pipe_nobody_writes_to(self, tmp_path: Path) -> None:
+        """A FIFO without a writer is an empty file, and no load that hangs; one with a writer is read."""
+        os.mkfifo(tmp_path / "fifo.yaml")
+        with pytest.raises(PolicyError, match="the file is empty"):
+            Policy.load(tmp_path / "fifo.yaml")
+        reader, writer = os.pipe()
+        script = "sleep 0.3; echo 'version: 1'; sleep 0.2; echo 'audit: denials'"
+        with subprocess.Popen(["sh", "-c", script], stdout=writer):
+            os.close(writer)
+            assert Policy.load(f"/dev/fd/{reader}").audit == "denials"
+        os.close(reader)
 
     def test_byte_order_mark(self, tmp_path: Path) -> None:
         """A byte order mark is no part of the policy."""

@@ -7,11 +7,12 @@ import functools
 import os
 import shlex
 import shutil
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rampart_seccomp.approval.escape import printable
-from rampart_seccomp.cli import Parser
+from rampart_seccomp.cli import Parser, complain
 
 if TYPE_CHECKING:
     from rampart_seccomp.events import Event
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from rampart_seccomp.policy.explanation import Loser
 
 __all__ = ["main"]
+
+WIDTH = 100
 
 FILES = ("read", "write", "create", "modify", "delete", "metadata")
 
@@ -38,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
     answers: dict[tuple[str, str, str], list[Explanation]] = {}
     for event in _events(matcher, options):
         answer = explain(matcher, event)
-        key = (answer.decision.verdict, printable(answer.object), "\n".join(_reasons(answer)))
+        key = (answer.decision.verdict, printable(answer.object), "\n".join(_reasons(matcher, answer)))
         answers.setdefault(key, []).append(answer)
     for (verdict, subject, reasons), alike in answers.items():
         print(f"{verdict}: {', '.join(str(answer.decision.operation) for answer in alike)} {subject}")
@@ -95,6 +98,8 @@ def _events(matcher: AnyMatcher, options: argparse.Namespace) -> Iterator[Event]
         return ask(path=_here(words[0]))
     if operation == "exec":
         program = shutil.which(words[0])
+        if program is None:
+            complain(f"{words[0]!r} is not in PATH, and judged as if it lay in /usr/bin", "note")
         path = None if program is None else os.path.abspath(program)
         return ask(path=path, command=shlex.join(words), env=options.env)
     if operation == "connect":
@@ -116,12 +121,17 @@ def _found(command: str) -> str:
     return command if program is None else shlex.join([os.path.abspath(program), *words[1:]])
 
 
-def _reasons(explanation: Explanation) -> Iterator[str]:
+def _reasons(matcher: AnyMatcher, explanation: Explanation) -> Iterator[str]:
     decision = explanation.decision
     where = decision.where
     if decision.rule is None and decision.reason == "default":
-        layer = f" ({os.path.basename(decision.source)})" if decision.source else ""
-        where = f"the default, which says {decision.verdict}{layer}"
+        policy = matcher.policy.layers[decision.layer]
+        place = policy.places.get(f"default.{decision.operation}")
+        where = f"the default, which says {decision.verdict}"
+        if place is not None:
+            where += f" ({os.path.basename(place)})"
+        elif policy.source is not None:
+            where += f" ({os.path.basename(policy.source)} does not name it)"
     yield f"  decided by   {printable(where)}"
     if decision.rule is not None and decision.rule.reason:
         yield f"  reason       {printable(decision.rule.reason)}"
@@ -131,13 +141,22 @@ def _reasons(explanation: Explanation) -> Iterator[str]:
 
 
 def _others(losers: Iterable[Loser]) -> Iterator[str]:
-    """Return lines about the rules that did not decide, each once."""
-    rows = [
-        (f"{loser.name} ({os.path.basename(loser.place)})" if loser.place else loser.name, loser)
-        for loser in dict.fromkeys(losers)
-    ]
-    width = max((len(printable(name)) for name, _ in rows), default=0)
-    if rows:
+    """Return lines about the rules that did not decide, each once; those that do not match come together."""
+    matching: list[tuple[str, Loser]] = []
+    missing: dict[str, list[str]] = {}
+    for loser in dict.fromkeys(losers):
+        if loser.matches:
+            place = f" ({os.path.basename(loser.place)})" if loser.place else ""
+            matching.append((printable(loser.name + place), loser))
+        else:
+            missing.setdefault(loser.why, []).append(printable(loser.name))
+    if matching or missing:
         yield "  not by"
-    for name, loser in rows:
-        yield f"    {printable(name):<{width}}  {loser.verdict:<5}  {printable(loser.why)}"
+    width = max((len(name) for name, _ in matching), default=0)
+    for name, loser in matching:
+        yield f"    {name:<{width}}  {loser.verdict:<5}  {printable(loser.why)}"
+    for why, names in missing.items():
+        text = f"{printable(why)}: {', '.join(names)}"
+        yield from textwrap.wrap(
+            text, WIDTH, initial_indent="    ", subsequent_indent="      ", break_on_hyphens=False
+        )

@@ -30,12 +30,14 @@ class Loser:
         place: ``file:line``; None if it was made in Python.
         verdict: What it would have said.
         why: Why it did not decide.
+        matches: False if it is not about this object at all.
     """
 
     name: str
     place: str | None
     verdict: str
     why: str
+    matches: bool = True
 
 
 @attrs.frozen(kw_only=True)
@@ -107,7 +109,13 @@ def _losers(matcher: Matcher, event: Event) -> list[Loser]:
     judged = [(entry, entry.match(subject)) for entry in matcher.entries[event.operation]]
     order = (Match.YES, Match.EXCEPTED, Match.NO)
     found = [
-        Loser(entry.rule.name, entry.rule.place, entry.rule.verdict, _why(entry, match, decision, subject))
+        Loser(
+            entry.rule.name,
+            entry.rule.place,
+            entry.rule.verdict,
+            _why(entry, match, decision, subject),
+            match is not Match.NO,
+        )
         for entry, match in sorted(judged, key=lambda pair: order.index(pair[1]))
         if entry.rule is not None and entry.rule is not decision.rule
     ]
@@ -197,15 +205,17 @@ def suggest(matcher: AnyMatcher, event: Event, decision: Decision) -> str | None
     for layer in matcher.layers:
         said = layer.decide(event)
         if said.verdict != "allow":
-            changes.append(f"in {layer.policy.source or 'its layer'}: {_suggest(layer, event, said)}")
+            # Options of the command line amend the last layer only.
+            change = _suggest(layer, event, said, options=layer is matcher.layers[-1])
+            changes.append(f"in {layer.policy.source or 'its layer'}: {change}")
     return "; and ".join(changes)
 
 
-def _suggest(matcher: Matcher, event: Event, decision: Decision) -> str:
+def _suggest(matcher: Matcher, event: Event, decision: Decision, *, options: bool = True) -> str:
     key, pattern = _pattern(matcher, event)
     if decision.rule is None:
         nearly = _nearly(matcher, event)
-        allowing = _allowing(event, key, pattern)
+        allowing = _allowing(event, key, pattern, options)
         return allowing if nearly is None else f"{nearly}, or {allowing}"
     rule = decision.rule
     place = f"rule {rule.name!r}" + (f" ({rule.place})" if rule.place else "")
@@ -226,7 +236,7 @@ def _suggest(matcher: Matcher, event: Event, decision: Decision) -> str:
             change = f"write a policy that says extends: [{{profile: {name}, {amendment}}}]"
         else:
             change = f"amend {place} in `extends` by {amendment}"
-    return f"{change}{_further(matcher, event, decision, key, pattern)}"
+    return f"{change}{_further(matcher, event, decision, key, pattern, options)}"
 
 
 def _exception(matcher: Matcher, event: Event, rule: Rule, key: str, pattern: str) -> str | None:
@@ -283,7 +293,9 @@ def _word(text: str) -> str:
     return text if re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", text, re.ASCII) else _quoted(text)
 
 
-def _further(matcher: Matcher, event: Event, decision: Decision, key: str, pattern: str) -> str:
+def _further(
+    matcher: Matcher, event: Event, decision: Decision, key: str, pattern: str, options: bool
+) -> str:
     """Say what else is needed once the deciding rule is silent."""
     subject = matcher.subject(event)
     for entry in matcher.entries[event.operation]:
@@ -294,19 +306,16 @@ def _further(matcher: Matcher, event: Event, decision: Decision, key: str, patte
             return f", and the same to rule {rule.name!r}, which says {rule.verdict}"
     if matcher.fallback(event).verdict == "allow":
         return ""
-    return f"; and {_allowing(event, key, pattern)}"
+    return f"; and {_allowing(event, key, pattern, options)}"
 
 
-def _allowing(event: Event, key: str, pattern: str | None) -> str:
+def _allowing(event: Event, key: str, pattern: str | None, options: bool) -> str:
     name = "write" if event.operation in WRITE else str(event.operation)
     if pattern is None:
         return f"allow {name} by a rule without `{key}`"
-    rule = f"{{name: …, allow: {name}, {key}: [{_quoted(pattern)}]}}"
-    if name == "write":
-        return f"--allow-write {shlex.quote(pattern)}, or the rule {rule}"
-    if name == "connect":
-        return f"--allow-host {shlex.quote(pattern)}, or the rule {rule}"
-    return f"the rule {rule}"
+    rule = f"the rule {{name: …, allow: {name}, {key}: [{_quoted(pattern)}]}}"
+    option = {"read": "--allow-read", "write": "--allow-write", "connect": "--allow-host"}.get(name)
+    return f"{option} {shlex.quote(pattern)}, or {rule}" if options and option else rule
 
 
 def _pattern(matcher: Matcher, event: Event) -> tuple[str, str | None]:

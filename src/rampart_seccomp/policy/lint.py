@@ -89,9 +89,14 @@ def _secrets(policy: Policy, own: str | None) -> Iterator[Finding]:
     # Imported here: it needs the matcher, which loading imports only for tests.
     from rampart_seccomp.policy.secrets import readable
 
-    for decision, names in readable(policy):
+    for decision, silent, names in readable(policy):
         shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more kinds" if len(names) > 4 else "")
-        if decision.rule is not None:
+        if silent is not None:
+            # What an inherited rule excepts may be the doing of the file that inherits it.
+            own_rule = silent.file in (own, None)
+            file, line = (silent.file, silent.line) if own_rule else (own, None)
+            key = f"`except` of rule {silent.name!r}"
+        elif decision.rule is not None:
             file, line, key = decision.rule.file, decision.rule.line, f"rule {decision.rule.name!r}"
         else:
             file, _, number = policy.places.get("default.read", "").rpartition(":")

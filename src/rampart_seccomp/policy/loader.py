@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from typing import BinaryIO
 
 import attrs
 
@@ -220,10 +221,10 @@ def _build(draft: Draft, source: str, files: list[str]) -> Policy:
 
 def _read(path: str, name: str, *, regular: bool = False) -> str:
     try:
-        with open(path, "rb", opener=_no_wait if regular else None) as file:
+        with open(path, "rb", opener=_no_wait) as file:
             if regular and not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise PolicyError("is no regular file", file=name)
-            raw = file.read(MAX_BYTES + 1)
+            raw = _content(file)
     except OSError as error:
         hint = "check the name" if isinstance(error, FileNotFoundError) else None
         raise PolicyError(f"cannot be read: {error.strerror}", file=name, hint=hint) from None
@@ -236,6 +237,19 @@ def _read(path: str, name: str, *, regular: bool = False) -> str:
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise PolicyError("the file is not UTF-8", file=name, line=line, hint="save it as UTF-8") from None
+
+
+def _content(file: BinaryIO) -> bytes:
+    """Read up to a byte more than a policy may have; wait only for a pipe that somebody still writes to."""
+    try:
+        first = os.read(file.fileno(), MAX_BYTES + 1)
+    except BlockingIOError:
+        first = None
+    if first == b"":
+        return first
+    os.set_blocking(file.fileno(), True)
+    first = first or b""
+    return first + file.read(MAX_BYTES + 1 - len(first))
 
 
 def _no_wait(path: str, flags: int) -> int:

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from rampart_seccomp.events import FileEvent, Operation
 from rampart_seccomp.policy.cases import DIRECTORY, HOME
 from rampart_seccomp.policy.decisions import Decision
+from rampart_seccomp.policy.matcher import Match
 from rampart_seccomp.policy.model import Policy
+from rampart_seccomp.policy.rules import Rule
 
 __all__ = ["SECRETS", "readable"]
 
@@ -50,17 +52,35 @@ SECRETS = (
 """One name for each kind; ``~`` and ``./`` as in a policy."""
 
 
-def readable(policy: Policy) -> Iterator[tuple[Decision, list[str]]]:
-    """Give the well-known secrets that may be read without a question, by what allows it."""
+def readable(policy: Policy) -> Iterator[tuple[Decision, Rule | None, list[str]]]:
+    """Give the well-known secrets that may be read without a question.
+
+    Yields:
+        What allows them; the deny or ask rule that would not, but for its ``except``; their names.
+    """
     matcher = policy.matcher(home=HOME, directory=DIRECTORY)
-    found: dict[str, tuple[Decision, list[str]]] = {}
+    found: dict[tuple[str, str | None], tuple[Decision, Rule | None, list[str]]] = {}
     for name in SECRETS:
         path = name.encode()
         if name.startswith("~"):
             path = HOME + path[1:]
         elif name.startswith("."):
             path = DIRECTORY + path[1:]
-        decision = matcher.decide(FileEvent(operation=Operation.READ, path=path))
-        if decision.verdict == "allow":
-            found.setdefault(decision.where, (decision, []))[1].append(name)
+        event = FileEvent(operation=Operation.READ, path=path)
+        decision = matcher.decide(event)
+        if decision.verdict != "allow":
+            continue
+        subject = matcher.subject(event)
+        silent = next(
+            (
+                entry.rule
+                for entry in matcher.entries[Operation.READ]
+                if entry.rule is not None
+                and entry.rule.verdict != "allow"
+                and entry.match(subject) is Match.EXCEPTED
+            ),
+            None,
+        )
+        key = (decision.where, silent.name if silent else None)
+        found.setdefault(key, (decision, silent, []))[2].append(name)
     yield from found.values()
