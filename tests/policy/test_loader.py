@@ -138,7 +138,7 @@ class TestSources:
     @pytest.mark.parametrize(
         ("name", "expected"),
         [
-            ("nosuch", "there is no profile and no file 'nosuch'"),
+            ("nosuch", "there is no profile 'nosuch'"),
             ("./nosuch", "cannot be read: No such file"),
             ("nosuch.yaml", "cannot be read: No such file"),
             ("/", "cannot be read: Is a directory"),
@@ -162,10 +162,12 @@ class TestSources:
             assert Policy.load(f"./{name}").rules == ()
 
     def test_a_file_without_suffix(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """An existing file needs no suffix, and a path object is always a file."""
+        """A bare word is never a file, which a tree could have left there; a path is, and a path object."""
         (tmp_path / "mine").write_text("version: 1\n")
         monkeypatch.chdir(tmp_path)
-        assert Policy.load("mine").source == "mine"
+        with pytest.raises(PolicyError, match=r"there is no profile 'mine' \(for the file write './mine'\)"):
+            Policy.load("mine")
+        assert Policy.load("./mine").source == "./mine"
         with pytest.raises(PolicyError, match="cannot be read"):
             Policy.load(Path("agent"))
 

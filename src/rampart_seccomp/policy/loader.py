@@ -33,24 +33,24 @@ def profiles() -> list[str]:
 
 
 def load(source: str | os.PathLike[str]) -> Policy:
-    """Load a file or a shipped profile. A profile's name is the profile, whatever lies in this directory.
+    """Load a file or a shipped profile.
 
-    What a tree has put there under such a name would else be the policy of the next run.
+    A bare word is a profile, even if a file of that name lies in the working directory: what runs behind a
+    policy can make one there, and must not choose the policy of the next run.
 
     Raises:
         PolicyError: It cannot be read or is not a valid policy, or one of its tests fails.
     """
     name = os.fspath(source)
-    looks_like_file = "/" in name or name.endswith((".yaml", ".yml")) or not isinstance(source, str)
-    profile = None if looks_like_file else _profile(name)
-    if profile is None and (looks_like_file or os.path.exists(name)):
+    if "/" in name or name.endswith((".yaml", ".yml")) or not isinstance(source, str):
         file = _File(name, name, name, name)
         return _Loading().policy(file, file.read())
+    profile = _profile(name)
     if profile is None:
         raise PolicyError(
-            f"there is no profile and no file {name!r}",
+            f"there is no profile {name!r}",
             file=name,
-            hint=_known_profiles(),
+            hint=f"for the file write './{name}'" if os.path.exists(name) else _known_profiles(),
         )
     return _Loading().policy(profile, profile.read())
 
