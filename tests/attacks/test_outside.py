@@ -234,3 +234,25 @@ def test_limit_of_cores_by_every_call(project: Any, deny_rule: Any) -> None:
     raised = {answers.pop(name) for name in ("setrlimit", "prlimit64", "itself", "parent")}
     assert raised <= {"EPERM", "ESRCH"}
     assert answers == {"zero": "ok", "old": "(0, 0)", "now": "(0, 0)", "files": "ok", "data": "ok"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else")
+def test_target_that_dropped_its_ids(project: Any, allow_all: Any) -> None:
+    """Rows 39 and 50: it opens what it may, and nothing by the rights of a broker that is still root.
+
+    A broker without CAP_SYS_RESOURCE, as in containers, may not ask for the limits of such a target.
+    """
+    for directory in (project.base, project.root):
+        directory.chmod(0o755)
+    project.write("open", "public\n")
+    project.write("closed", "SECRET\n", 0o600)
+    code = (
+        "os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)\n"
+        'show("open", lambda: read("open")); show("closed", lambda: read("closed"))\n'
+    )
+
+    judged = inherit(project, allow_all, subprocess.DEVNULL, code)
+
+    assert (
+        judged == inherit(project, None, subprocess.DEVNULL, code) == {"open": "public", "closed": "EACCES"}
+    )
