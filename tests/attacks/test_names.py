@@ -325,7 +325,7 @@ THROUGH_A_DESCRIPTOR = {
     "futimens": "futimens",
     "futimesat without a path": "raw,261,$,0,0",
     "utimensat with an empty path": "raw,280,$,@,0,0x1000",
-    "fchownat with an empty path": "raw,260,$,@,0,0,0x1000",
+    "fchownat with an empty path": "raw,260,$,@,-1,-1,0x1000",
     "fchmodat2 with an empty path": "raw,452,$,@,0600,0x1000",
     "fsetxattr": "fsetxattr",
     "fremovexattr": "raw,199,$,@user.kept",

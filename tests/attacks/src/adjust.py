@@ -56,7 +56,7 @@ def ioctl(command):
 def ways(pid):
     group = os.getpgid(pid)
     zero = ctypes.c_int(0)
-    attributes = struct.pack("IIQiIQQQ", 48, 3, 0, 0, 0, 0, 0, 0)  # SCHED_BATCH
+    attributes = struct.pack("IIQiIQQQ", 48, 3, 0, 7, 0, 0, 0, 0)  # SCHED_BATCH
     limits = (0, 0)
     yield "prlimit64", lambda: resource.prlimit(pid, resource.RLIMIT_CORE, limits)
     yield "setpriority", lambda: os.setpriority(os.PRIO_PROCESS, pid, 7)
