@@ -90,9 +90,12 @@ static bool mapping_judged(char *line, const struct rs_trace *judged)
            (same_file(&found, &judged->image) || same_file(&found, &judged->interpreter));
 }
 
-/* Whether no file is mapped but the image and its interpreter: the interpreter, too, was opened by name again. */
+/* Whether no file is mapped but the image and its interpreter, which the kernel, too, opened by name again. An image
+ * that names no interpreter gets none. */
 static bool same_mappings(pid_t pid, const struct rs_trace *judged)
 {
+    if (judged->interpreter.ino == 0)
+        return true;
     char path[32];
     char line[MAPPING_LINE];
     snprintf(path, sizeof(path), "/proc/%d/maps", pid);

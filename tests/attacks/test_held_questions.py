@@ -72,7 +72,7 @@ def held(project: Any, person: Person) -> Iterator[Callable[..., rampart.Popen[s
     )
     started: list[rampart.Popen[str]] = []
 
-    def start(*words: str) -> rampart.Popen[str]:
+    def start(*words: str, **options: Any) -> rampart.Popen[str]:
         process: rampart.Popen[str] = rampart.Popen(
             [sys.executable, "-c", READER, str(file), *words],
             policy=policy,
@@ -80,6 +80,7 @@ def held(project: Any, person: Person) -> Iterator[Callable[..., rampart.Popen[s
             stdout=subprocess.PIPE,
             text=True,
             env=project.environment,
+            **options,
         )
         started.append(process)
         assert process.stdout is not None
@@ -124,13 +125,27 @@ def test_handler_runs_and_the_question_stands(held: Any, person: Person, signo: 
     assert (person.count, process.denials) == (1, [])
 
 
+# A group of its own is no orphaned one, in which the kernel drops SIGTSTP (setpgid(2)).
+STOPS = [
+    (signal.SIGSTOP, {}),
+    pytest.param(
+        signal.SIGTSTP,
+        {"process_group": 0},
+        marks=pytest.mark.skipif(sys.version_info < (3, 11), reason="subprocess cannot make a group"),
+    ),
+]
+
+
 @pytest.mark.core
 @pytest.mark.parametrize("words", [[], ["threads"]])
-def test_stop_and_continue(held: Any, person: Person, words: list[str]) -> None:
-    """SIGTSTP stops the process while it asks, SIGCONT continues it, and the answer is denied as it says."""
-    process = held(*words)
+@pytest.mark.parametrize(("signo", "options"), STOPS)
+def test_stop_and_continue(
+    held: Any, person: Person, words: list[str], signo: int, options: dict[str, int]
+) -> None:
+    """A stop stops the process while it asks, SIGCONT continues it, and the answer is denied as it says."""
+    process = held(*words, **options)
     assert process.command_pid is not None
-    os.kill(process.command_pid, signal.SIGTSTP)
+    os.kill(process.command_pid, signo)
     assert eventually(lambda: state(process.command_pid) == "T")
     time.sleep(0.3)
     assert state(process.command_pid) == "T"
@@ -143,11 +158,12 @@ def test_stop_and_continue(held: Any, person: Person, words: list[str]) -> None:
 
 
 @pytest.mark.core
-def test_answer_while_it_is_stopped(held: Any, person: Person) -> None:
+@pytest.mark.parametrize(("signo", "options"), STOPS)
+def test_answer_while_it_is_stopped(held: Any, person: Person, signo: int, options: dict[str, int]) -> None:
     """An answer that comes while the process is stopped is there when it continues."""
-    process = held()
+    process = held(**options)
     assert process.command_pid is not None
-    os.kill(process.command_pid, signal.SIGTSTP)
+    os.kill(process.command_pid, signo)
     assert eventually(lambda: state(process.command_pid) == "T")
     person.say(rampart.Allow())
     time.sleep(0.3)
