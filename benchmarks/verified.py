@@ -2,9 +2,9 @@
 
     python benchmarks/verified.py [--rounds N] [--count N]
 
-`bare` starts a static program without a filter. `continued` has its execve held and let go by a loop in C. `stopped`
-adds the stop at the commit alone, which no way of looking at a committed exec can spare. `verified` is what the
-launcher does: the stop, and the comparison of image, arguments and variables.
+`bare` starts a static program without a filter. `continued` has its execve held and let go by a loop in C.
+`stopped` adds the stop at the commit alone, which nobody can spare who looks at a committed exec. `verified`
+is what the launcher does: the stop, and the comparison of image, arguments and variables.
 """
 
 from __future__ import annotations

@@ -63,7 +63,8 @@ def test_core_suite_as_nobody(readable_copy: Path, as_nobody: Run) -> None:
     shutil.copytree(installed, packages, ignore=shutil.ignore_patterns("__pycache__"))
     subprocess.run(["chmod", "-R", "a+rX", packages], check=True)
     python = interpreter(as_nobody, packages)
-    command = [python, "-m", "pytest", "-q", "-m", "core and not long", "-p", "no:cacheprovider", "tests"]
+    command = [python, "-m", "pytest", "-q", "-n", "auto", "-m", "core and not long", "tests"]
+    command += ["-p", "no:cacheprovider"]
 
     done = as_nobody(
         command,

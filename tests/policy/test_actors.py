@@ -379,7 +379,7 @@ class TestExplain:
     def test_nearly(self) -> None:
         """If only the program is another one, adding it to the rule is the smallest change, and it allows."""
         suggestion = explain(bind(*self.RULES), by(KEY, CAT)).suggestion
-        assert suggestion.startswith("add \"/usr/bin/cat\" to `programs` of rule 'ssh', or the rule ")
+        assert suggestion.startswith("add \"/usr/bin/cat\" to `programs` of rule 'ssh', or ")
         added = attrs.evolve(self.RULES[0], programs=["/usr/bin/ssh", "/usr/bin/cat"])
         assert verdict(bind(added), by(KEY, CAT)) == "allow"
 
