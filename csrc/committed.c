@@ -86,16 +86,18 @@ static bool mapping_judged(char *line, const struct rs_trace *judged)
         return true;
     /* Some file systems show another device number here than stat(2) does. */
     line[strcspn(line, "\n")] = '\0';
+    static const char deleted[] = " (deleted)";
+    const size_t length = strlen(line + name);
+    if (length >= sizeof(deleted) && strcmp(line + name + length - (sizeof(deleted) - 1), deleted) == 0)
+        return false; /* what has this name now is another file */
     return stat(line + name, &found) == 0 &&
            (same_file(&found, &judged->image) || same_file(&found, &judged->interpreter));
 }
 
-/* Whether no file is mapped but the image and its interpreter, which the kernel, too, opened by name again. An image
- * that names no interpreter gets none. */
+/* Whether no file is mapped but the image and its interpreter, which the kernel, too, opened by name again. Also of an
+ * image that was judged to name none: whoever has it open can have written another header since. */
 static bool same_mappings(pid_t pid, const struct rs_trace *judged)
 {
-    if (judged->interpreter.ino == 0)
-        return true;
     char path[32];
     char line[MAPPING_LINE];
     snprintf(path, sizeof(path), "/proc/%d/maps", pid);

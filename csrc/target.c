@@ -134,13 +134,13 @@ static const char *page_bytes(struct page *page, int target, pid_t tid, uint64_t
 /*
  * Copy a NULL-terminated vector of strings once, each with its NUL, one behind the other; returns the bytes they take.
  * Pointers and strings mostly lie side by side, so what is read is kept a page at a time.
- * -EFAULT; -E2BIG if they take more than `size` bytes, or one more than MAX_ARG_STRLEN (execve(2)).
+ * -EFAULT; -E2BIG if they and their pointers take more than `size` bytes, or one more than MAX_ARG_STRLEN (execve(2)).
  */
 int64_t rs_target_read_vector(int target, pid_t tid, uint64_t address, char *buffer, size_t size)
 {
     enum { STRING_MAX = 131072 };
     struct page pointers = {.address = 1}, strings = {.address = 1};
-    size_t done = 0;
+    size_t done = 0, pointed = 0;
     for (uint64_t at = address;; at += sizeof(uint64_t)) {
         uint64_t pointer;
         for (size_t filled = 0, known; filled < sizeof pointer; filled += known) {
@@ -152,6 +152,9 @@ int64_t rs_target_read_vector(int target, pid_t tid, uint64_t address, char *buf
         }
         if (pointer == 0)
             return (int64_t)done;
+        pointed += sizeof pointer; /* counts, as in the kernel: many empty strings are much, too */
+        if (pointed > size - done)
+            return -E2BIG;
         for (size_t length = 0;;) {
             size_t known;
             const char *bytes = page_bytes(&strings, target, tid, pointer + length, &known);
@@ -159,7 +162,7 @@ int64_t rs_target_read_vector(int target, pid_t tid, uint64_t address, char *buf
                 return -EFAULT;
             const char *end = memchr(bytes, 0, known);
             const size_t take = end ? (size_t)(end - bytes) + 1 : known;
-            if (length + take > STRING_MAX || take > size - done)
+            if (length + take > STRING_MAX || take > size - done - pointed)
                 return -E2BIG;
             memcpy(buffer + done, bytes, take);
             done += take;

@@ -227,11 +227,21 @@ static void end_trace(struct tracer *tracer, struct traced *entry, pid_t pid, in
     forget(tracer, entry);
 }
 
+/* Whether a stop of this process is that of the traced thread: an execve takes the leader's pid over once it cannot fail
+ * back into the old program any more (PTRACE_EVENT_EXEC, or the signal that ends a failed one). */
+static bool is_its_stop(const struct traced *entry, pid_t pid, int status)
+{
+    const pid_t tid = (pid_t)entry->judged.tid;
+    if (pid == tid || status >> 16 == PTRACE_EVENT_EXEC)
+        return true;
+    return syscall(SYS_tgkill, entry->judged.tgid, tid, 0) != 0 && errno == ESRCH;
+}
+
 bool heed_trace(struct tracer *tracer, pid_t pid, int status)
 {
     struct traced *entry = find(tracer, pid);
     if (WIFSTOPPED(status)) {
-        if (entry != NULL && (pid == (pid_t)entry->judged.tid || status >> 16 == PTRACE_EVENT_EXEC)) {
+        if (entry != NULL && is_its_stop(entry, pid, status)) {
             end_trace(tracer, entry, pid, status);
             return true;
         }
@@ -239,7 +249,8 @@ bool heed_trace(struct tracer *tracer, pid_t pid, int status)
             (void)ptrace(PTRACE_DETACH, pid, NULL, NULL);
         return status >> 16 != 0;
     }
-    if (entry != NULL && !WIFCONTINUED(status) && pid == (pid_t)entry->judged.tid) {
+    /* The leader's death is the whole group's, the thread's included. */
+    if (entry != NULL && !WIFCONTINUED(status)) {
         send_executed(tracer, entry, RS_GONE);
         forget(tracer, entry);
     }

@@ -130,13 +130,14 @@ class Questions:
                     del self._pending[asker]
         for pending in dropped:
             pending.over = True
-            self._places.release()
 
     def _find(self, event: Event, decision: Decision, notification: Notification) -> Pending | None:
         """Find the question that a bounced call put before, or put it; None if too many wait."""
         rule = decision.rule
         asker = (notification.tid, _start_time(notification.tid))
-        key = (notification.number, event, None if rule is None else rule.name, decision.layer)
+        # Who asks counts, too: a handler of the thread can have executed another program meanwhile.
+        acting = None if event.process is None else event.process.lineage
+        key = (notification.number, event, acting, None if rule is None else rule.name, decision.layer)
         with self._lock:
             pending = self._pending.get(asker, {}).get(key)
             if pending is not None:
@@ -149,9 +150,12 @@ class Questions:
             pending = Pending(asker, deadline, notification.id, held=notification)
             self._pending.setdefault(asker, {})[key] = pending
         # In a thread of its own, so that a deadline, a death or a signal need not wait for it.
-        threading.Thread(
-            target=self._answer, args=(pending, event, rule), name="rampart-question", daemon=True
-        ).start()
+        try:
+            threading.Thread(
+                target=self._answer, args=(pending, event, rule), name="rampart-question", daemon=True
+            ).start()
+        except RuntimeError as error:  # no more threads for this user
+            self._settle(pending, Deny(message=f"nobody could be asked: {error}"))
         return pending
 
     def _wait(self, pending: Pending, notification: Notification) -> Answer:
@@ -173,7 +177,12 @@ class Questions:
             answer = self._asked(pending, event, rule)
         except BaseException as error:  # whatever an approver raises is a denial
             answer = Deny(message=f"the approver failed: {type(error).__name__}: {error}")
+        self._settle(pending, answer)
+
+    def _settle(self, pending: Pending, answer: Answer) -> None:
+        """Give the answer. Only now the place is free: an approver may go on after nobody waits any more."""
         pending.answer.set_result(answer)
+        self._places.release()
 
     def _asked(self, pending: Pending, event: Event, rule: Rule | None) -> Answer:
         verdict: object = Ask()

@@ -251,11 +251,23 @@ class Session:
     def _send(self, message: protocol.Message, fd: int | None) -> None:
         """Send a message to the launcher, which reads them as long as it lives and is not stopped."""
         packet = protocol.encode(message)
+        deadline = time.monotonic() + _LAST_WORDS
         with self._sending:
-            if fd is None:
-                self._control.send(packet, socket.MSG_DONTWAIT)
-            else:
-                socket.send_fds(self._control, [packet], [fd], socket.MSG_DONTWAIT)
+            while True:
+                try:
+                    if fd is None:
+                        self._control.send(packet, socket.MSG_DONTWAIT)
+                    else:
+                        socket.send_fds(self._control, [packet], [fd], socket.MSG_DONTWAIT)
+                except BlockingIOError:
+                    if time.monotonic() >= deadline:
+                        raise
+                    self._nudge_launcher()
+                    poll = select.poll()
+                    poll.register(self._control, select.POLLOUT)
+                    poll.poll(_NUDGE * 1000)
+                else:
+                    return
 
     def _nudge_launcher(self) -> None:
         """Continue a launcher that was stopped along with its command: it has execs to see to."""

@@ -151,9 +151,10 @@ class Verifying:
         except BaseException:
             self._withdraw(flight)
             raise
-        if flight.error in _REFUSED:
-            self.refused = True
         self._end(flight, None)
+        if flight.error in _REFUSED:
+            notification.ensure_valid()  # a thread that is about to end is refused, too
+            self.refused = True
         return False
 
     def hear(self, message: protocol.Traced | protocol.Executed) -> None:
@@ -241,7 +242,7 @@ class Verifying:
                 self._send(protocol.Release(flight.notification.tid, flight.cookie), None)
                 return
             except OSError:
-                pass  # the launcher is gone, and what it traced with it
+                self.close()  # the launcher is gone, or does not listen: nothing is let go any more
         self._end(flight, None)
 
     def _end(self, flight: Flight, executed: protocol.Executed | None) -> None:
@@ -264,7 +265,7 @@ class Verifying:
             executed.pid,
             executed.start_time,
             flight.was,
-            Program(path, argv, clean(path, variables), call.execs),
+            Program(path, argv, clean(path, variables) and not call.loads, call.execs),
             expected.image,
             expected.environment,
             executed.children,

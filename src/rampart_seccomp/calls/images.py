@@ -15,7 +15,7 @@ HEAD_SIZE = 256
 
 _SPACE = b" \t"
 _ELF = b"\x7fELF"
-_CLASS64, _LITTLE, _BIG = 2, 1, 2
+_MACHINES_32 = (3, 6, 40)  # EM_386, EM_486, EM_ARM
 _PT_INTERP = 3
 _PATH_MAX = 4096
 
@@ -98,22 +98,20 @@ def _terminator(head: bytes, start: int, end: int) -> int | None:
 def elf_interpreter(file: int) -> bytes | None:
     """Read the name in PT_INTERP (elf(5)) of an open ELF image; None if it has none, or is no ELF image.
 
+    As the kernel reads it (fs/binfmt_elf.c): in the machine's own byte order, in the layout of the type of
+    machine, whatever the identification says of either, and with zeros behind the end of a short file.
+
     Raises:
         OSError: ENOEXEC if it is cut short or makes no sense; what reading fails with.
     """
-    ident = os.pread(file, 64, 0)
-    if not ident.startswith(_ELF) or len(ident) < 20:
+    ident = os.pread(file, 64, 0).ljust(64, b"\0")
+    if not ident.startswith(_ELF):
         return None
-    order = {_LITTLE: "<", _BIG: ">"}.get(ident[5])
-    if order is None:
-        return None
-    wide = ident[4] == _CLASS64
-    header = struct.Struct(order + ("HHIQQQIHHHHHH" if wide else "HHIIIIIHHHHHH"))
-    if len(ident) < 16 + header.size:
-        return None
-    fields = header.unpack_from(ident, 16)
+    (machine,) = struct.unpack_from("=H", ident, 18)
+    wide = machine not in _MACHINES_32
+    fields = struct.unpack_from("=HHIQQQIHHHHHH" if wide else "=HHIIIIIHHHHHH", ident, 16)
     table, size, count = fields[4], fields[8], fields[9]
-    entry = struct.Struct(order + ("IIQQQQQQ" if wide else "IIIIIIII"))
+    entry = struct.Struct("=IIQQQQQQ" if wide else "=IIIIIIII")
     if size != entry.size or not 0 < count <= 65536 // size:
         return None  # the kernel refuses it: ENOEXEC
     headers = os.pread(file, size * count, table)

@@ -216,7 +216,7 @@ def _refusal(notification: Notification, pin: Pin, flags: int) -> Refusal | None
         public = not writing and _WRITABLE_ELSEWHERE.intersection(parts)
         if not public:
             return Refusal("a process outside of the tree")
-    if writing and parts[-1] == b"mem" and pin.process != notification.tgid:
+    if parts[-1] == b"mem" and pin.process != notification.tgid:
         return Refusal("the memory of another process")
     return None
 

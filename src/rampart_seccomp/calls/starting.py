@@ -85,12 +85,15 @@ class ExecCall(Call):
     Attributes:
         expected: What must come of it.
         program: Real path of the image that will run, of a script its last interpreter, and its arguments.
+        loads: True if the image is a dynamic loader that is told a program, or names one of its own: what
+            really runs is not what the image and its arguments say.
         only_checks: Nothing is started (AT_EXECVE_CHECK, a register): the answer is all there is.
         enforced: ``verified`` at its commit, or ``unverified``.
     """
 
     expected: Expected = attrs.field(init=False)
     program: tuple[bytes, tuple[bytes, ...]] = attrs.field(init=False)
+    loads: bool = attrs.field(init=False, default=False)
     only_checks: bool = attrs.field(kw_only=True)
     enforced: str = attrs.field(init=False, default="unverified")
 
@@ -127,7 +130,7 @@ def _decode(
             pin = call.hold(notification.pin(path, dirfd=dirfd, follow=follow))
         arguments = read_vector(notification, argv) or (b"",)  # an empty vector gets one empty string
         environment = read_vector(notification, variables)
-        named = _named(notification, path, dirfd) if path else None
+        named = _named(notification, path, dirfd, pin) if path else None
         _follow(call, pin, _file_name(dirfd, path), arguments, environment, named)
     return call
 
@@ -180,7 +183,7 @@ def _follow(
         argv = (script.interpreter, *optional, file_name, *argv[1:])
         file_name = script.interpreter
         pin = call.hold(call.notification.pin(script.interpreter))
-        named = _named(call.notification, script.interpreter, AT_FDCWD)
+        named = _named(call.notification, script.interpreter, AT_FDCWD, pin)
     interpreter = (0, 0) if call.only_checks else _interpreter(call, pin, argv, events)
     if _is_loader(pin, named):
         _load(call, argv, events)
@@ -229,7 +232,9 @@ def _head(call: Call, pin: Pin) -> bytes | None:
         os.close(fd)
 
 
-def _interpreter(call: Call, pin: Pin, argv: tuple[bytes, ...], events: list[ExecEvent]) -> tuple[int, int]:
+def _interpreter(
+    call: ExecCall, pin: Pin, argv: tuple[bytes, ...], events: list[ExecEvent]
+) -> tuple[int, int]:
     """Pin the image's PT_INTERP; one that is not the system's own loader is judged as a program.
 
     Returns:
@@ -248,6 +253,7 @@ def _interpreter(call: Call, pin: Pin, argv: tuple[bytes, ...], events: list[Exe
     _ensure_program(call, loader)
     if (loader.dev, loader.ino) not in _system_loaders():
         events.append(_event(call, loader, argv, None))
+        call.loads = True
     return loader.dev, loader.ino
 
 
@@ -276,6 +282,7 @@ def _load(call: ExecCall, argv: tuple[bytes, ...], events: list[ExecEvent]) -> N
     at = loaded_program(argv)
     if at is None:
         return
+    call.loads = True
     if b"/" not in argv[at]:
         call.refusal = Refusal("a program that the dynamic loader would search for", errno.EACCES)
         return
@@ -283,23 +290,31 @@ def _load(call: ExecCall, argv: tuple[bytes, ...], events: list[ExecEvent]) -> N
     if pin.missing:
         return  # the loader will say so; should it be there by then, it is a file that is read
     _ensure_program(call, pin)
-    events.append(_event(call, pin, argv[at:], _named(call.notification, argv[at], AT_FDCWD)))
+    events.append(_event(call, pin, argv[at:], _named(call.notification, argv[at], AT_FDCWD, pin)))
 
 
-def _named(notification: Notification, path: bytes, dirfd: int) -> bytes | None:
-    """The absolute name before the last symbolic link: the directory's real name and the last component."""
+def _named(notification: Notification, path: bytes, dirfd: int, pin: Pin) -> bytes | None:
+    """The absolute name before the last symbolic link: the directory's real name and the last component.
+
+    None unless it leads to the pinned program: the directory is found anew, and may be another by now.
+    """
     directory, _, name = path.rstrip(b"/").rpartition(b"/")
     if not name:
         return None
     if not directory:
         directory = b"/" if path.startswith(b"/") else b"."
-    pin = notification.pin(directory, dirfd=dirfd)
+    place = notification.pin(directory, dirfd=dirfd)
     try:
-        if pin.missing:
+        if place.missing or not place.is_directory:
             return None
-        return real_name(pin.object)[0].rstrip(b"/") + b"/" + name
+        about = os.stat(name, dir_fd=place.object)
+        if (about.st_dev, about.st_ino) != (pin.dev, pin.ino):
+            return None
+        return real_name(place.object)[0].rstrip(b"/") + b"/" + name
+    except (FileNotFoundError, PermissionError, NotADirectoryError):
+        return None
     finally:
-        pin.close()
+        place.close()
 
 
 def read_vector(notification: Notification, address: int) -> tuple[bytes, ...]:

@@ -122,7 +122,11 @@ def clean(path: bytes, variables: Iterable[bytes]) -> bool:
         variables: Names of the variables that count, or ``NAME=value`` each.
     """
     base = os.path.basename(path)
-    planting = [_LOADED, *(names for programs, names in _INTERPRETED if programs.fullmatch(base))]
+    # env(1) starts what its arguments name, such as the interpreter behind a script's `#!/usr/bin/env`.
+    planting = [
+        _LOADED,
+        *(names for programs, names in _INTERPRETED if base == b"env" or programs.fullmatch(base)),
+    ]
     return not any(
         pattern.fullmatch(variable.partition(b"=")[0]) for variable in variables for pattern in planting
     )

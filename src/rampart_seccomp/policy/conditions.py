@@ -206,9 +206,19 @@ class Entry:
         strict = self.level > 0
         if not self.conditions.hold(subject, strict=strict):
             return Match.NO
-        if self.excepts and any(given.hold(subject, strict=not strict) for given in self.excepts):
+        if any(
+            given.hold(subject, strict=not strict) and self._excuses(given, subject) for given in self.excepts
+        ):
             return Match.EXCEPTED
         return Match.YES
+
+    def _excuses(self, given: Conditions, subject: Subject) -> bool:
+        """Say whether an exception for variables covers all that the rule is about, not just one of them."""
+        event = subject.event
+        if not given.env or not self.strict or subject.anyone or not isinstance(event, ExecEvent):
+            return True
+        about = [name for name in event.changed or () if matches_name(self.conditions.env or given.env, name)]
+        return all(matches_name(given.env, name) for name in about)
 
     def decision(self, operation: Operation) -> Decision:
         """Give the decision that it makes."""
