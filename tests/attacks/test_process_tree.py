@@ -301,3 +301,27 @@ def test_other_processes_memory(project: Any, policy: Any) -> None:
     done = project.run(["sh", "-c", script], policy)
 
     assert done.stdout == "root\n"
+
+
+MEMORY = """
+import os, subprocess
+other = subprocess.Popen(["sleep", "876"])
+for pid in ("self", str(os.getpid()), str(other.pid), f"{other.pid}/task/{other.pid}"):
+    try:
+        open(f"/proc/{pid}/mem", "rb").close()
+        print("opened")
+    except OSError as error:
+        print(error.strerror)
+other.kill()
+other.wait()
+"""
+
+
+@pytest.mark.core
+def test_memory_of_a_sibling_is_closed(project: Any, allow_all: Any) -> None:
+    """Row 3, 47: what a trusted program has read is not to be had from its memory; a process has its own."""
+    assert project.bare([sys.executable, "-c", MEMORY]).stdout.split("\n")[:4] == ["opened"] * 4
+
+    done = project.run([sys.executable, "-c", MEMORY], allow_all)
+
+    assert done.stdout.split("\n")[:4] == ["opened"] * 2 + ["Permission denied"] * 2
