@@ -109,15 +109,20 @@ def package_path() -> list[str]:
 def workspace() -> Iterator[Path]:
     """A directory for this session.
 
-    Under the repository's ignored build directory where that can be written: profiles allow all of /tmp, so
-    that a project there would not show what they say about a project.
+    Under the repository's ignored build directory, or the home, where that can be written and is not itself
+    temporary: profiles allow all of /tmp, so that a project there would not show what they say about a project.
     """
-    parent: Path | None = REPOSITORY / "build"
-    try:
-        parent.mkdir(exist_ok=True)
-        made = tempfile.mkdtemp(prefix="test-", dir=parent)
-    except OSError:
-        made = tempfile.mkdtemp(prefix="rampart-test-")
+    made = None
+    for parent in (REPOSITORY / "build", Path.home()):
+        temporary = any(parent.resolve().is_relative_to(place) for place in ("/tmp", "/var/tmp", "/dev/shm"))
+        try:
+            parent.mkdir(exist_ok=True)
+            made = None if temporary else tempfile.mkdtemp(prefix="rampart-test-", dir=parent)
+        except OSError:
+            continue
+        if made is not None:
+            break
+    made = made or tempfile.mkdtemp(prefix="rampart-test-")
     os.chmod(made, 0o755)
     yield Path(made).resolve()
     shutil.rmtree(made, ignore_errors=True)
