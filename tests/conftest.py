@@ -109,8 +109,8 @@ def package_path() -> list[str]:
 def workspace() -> Iterator[Path]:
     """A directory for this session.
 
-    Under the repository's ignored build directory, or the home, where that can be written and is not itself
-    temporary: profiles allow all of /tmp, so that a project there would not show what they say about a project.
+    Under the ignored build directory of the repository, or the home, where that can be written and is not
+    itself temporary: profiles allow all of /tmp, so a project there would not show what they say about one.
     """
     made = None
     for parent in (REPOSITORY / "build", Path.home()):
