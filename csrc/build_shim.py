@@ -7,7 +7,11 @@ from pathlib import Path
 from cffi import FFI
 
 HERE = Path(__file__).resolve().parent
-SOURCES = ["listener.c", "target.c", "resolve.c", "files.c", "sockets.c", "identity.c"]
+SOURCES = [
+    *("listener.c", "target.c", "resolve.c", "files.c", "sockets.c", "identity.c", "names.c"),
+    *("engine.c", "held.c", "held_open.c", "held_names.c", "who.c", "journal.c", "tables.c"),
+]
+HEADERS = ["rampart.h", "cdef.h", "protocol.h", "newer.h", "engine.h", "held.h", "journal.h", "tables.h"]
 LAUNCHER = [
     *("launch.c", "child.c", "control.c", "environment.c", "install.c", "program.c"),
     *("scope.c", "guard.c", "limits.c", "trace.c", "committed.c", "tree.c", "witness.c"),
@@ -29,7 +33,8 @@ PRELUDE = """
 #pragma GCC diagnostic ignored "-Wconversion"
 #pragma GCC diagnostic ignored "-Wunused-parameter"
 #pragma GCC diagnostic ignored "-Wmissing-prototypes"
-#include "rampart.h"
+#include "engine.h"
+#include "journal.h"
 """
 
 ffibuilder = FFI()
@@ -40,6 +45,6 @@ ffibuilder.set_source(
     # Relative to setup.py: setuptools wants it so.
     sources=[f"csrc/{name}" for name in SOURCES],
     include_dirs=["csrc"],
-    depends=["csrc/rampart.h", "csrc/cdef.h", "csrc/protocol.h"],
+    depends=[f"csrc/{name}" for name in HEADERS],
     extra_compile_args=[*COMPILE_ARGS, *WARNINGS],
 )

@@ -105,3 +105,50 @@ int rs_listen(const struct rs_identity *as, int fd, int backlog);
 int64_t rs_send(const struct rs_identity *as, int fd, const char *address, size_t address_size,
                 const char *data, size_t size, const char *control, size_t control_size, int flags);
 int rs_raise_sigpipe(pid_t tgid, pid_t tid);
+
+/* names.c */
+struct rs_names;
+int rs_names_new(struct rs_names **out);
+void rs_names_free(struct rs_names *names);
+int rs_names_hold(struct rs_names *names);
+int rs_names_share(struct rs_names *names);
+int rs_names_release(struct rs_names *names);
+
+/* tables.c */
+struct rs_tables;
+int rs_tables_load(const char *blob, size_t size, uint64_t serial, struct rs_tables **out);
+void rs_tables_free(struct rs_tables *tables);
+
+/* journal.c */
+#define RS_RECORD_ALLOWED 1
+struct rs_record {
+    uint32_t size;
+    uint32_t path, who;
+    uint32_t flags;
+    uint64_t sequence;
+    uint64_t serial;
+    uint64_t began, held;
+    int32_t tid, tgid, nr, error;
+    uint32_t operation, port;
+};
+#define RS_RECORD_ROOM ...
+
+/* engine.c */
+#define RS_RECORD_ALL 1
+#define RS_FORGETFUL 2
+struct rs_numbers {
+    int32_t open, openat, creat, unlink, unlinkat, rmdir, mkdir, mkdirat, chmod, fchmodat, connect, sendto, sendmsg;
+};
+struct rs_engine;
+int rs_engine_new(int listener, pid_t launcher, pid_t member, struct rs_names *names,
+                  const struct rs_numbers *numbers, struct rs_engine **out);
+int rs_engine_start(struct rs_engine *engine, unsigned threads);
+int rs_engine_decide(struct rs_engine *engine, struct rs_tables *tables, uint32_t flags);
+void rs_engine_executed(struct rs_engine *engine);
+int rs_engine_fd(const struct rs_engine *engine);
+int rs_engine_question(struct rs_engine *engine, struct rs_notification *out);
+int64_t rs_engine_records(struct rs_engine *engine, int others, char *buffer, size_t size);
+uint64_t rs_engine_number(struct rs_engine *engine);
+void rs_engine_counts(const struct rs_engine *engine, uint64_t *answered, uint64_t *asked);
+int rs_engine_stop(struct rs_engine *engine);
+void rs_engine_free(struct rs_engine *engine);

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import attrs
 
 from rampart_seccomp.broker.denials import Denial, shortened
+from rampart_seccomp.broker.engine import Tables
 from rampart_seccomp.broker.enforcing import Prospect, ensure_enforceable, traps_for
 from rampart_seccomp.broker.granting import Granted, grants_for, overruled, with_grants
 from rampart_seccomp.broker.judge import Judge, Judgement
@@ -23,6 +24,7 @@ from rampart_seccomp.broker.ownfiles import harness_code
 from rampart_seccomp.broker.questions import Approver, Questions
 from rampart_seccomp.broker.session import Session
 from rampart_seccomp.calls.shim import checked, lib
+from rampart_seccomp.calls.stillness import Stillness
 from rampart_seccomp.errors import AuditError, BrokerClosed
 from rampart_seccomp.events import Operation
 from rampart_seccomp.kernel.filter import Filter, cache_directories, load_filter
@@ -40,6 +42,7 @@ __all__ = ["Broker", "Wrapped"]
 Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 DEGRADABLE = frozenset({"exec"})
+ENGINES = ("native", "python")
 
 _living: weakref.WeakSet[Broker] = weakref.WeakSet()
 
@@ -85,12 +88,15 @@ class Broker:
             to go on without verification where ptrace(2) is refused.
         may_restrict: Operations that a later policy may restrict, though this one does not, and features
             that it may lack: trees are launched so that `update` can enforce that.
+        engine: ``native``: threads in C answer what the policy decides without asking anybody; or
+            ``python``: each call is answered in Python, which is slower and easier to follow. None: what the
+            environment variable ``RAMPART_SECCOMP_ENGINE`` says, or else ``native``.
 
     Attributes:
         policy: The policy in force, without what `grant` adds.
 
     Raises:
-        ValueError: ``allow_degraded`` names something that is not known.
+        ValueError: ``allow_degraded`` or ``engine`` names something that is not known.
         PolicyError: ``may_restrict`` names what is neither operation nor feature.
         LibraryMissing, FilterError: The filter cannot be built.
         AuditError: The log cannot be opened.
@@ -106,11 +112,13 @@ class Broker:
         home: bytes | None = None,
         allow_degraded: Iterable[str] = (),
         may_restrict: str | Iterable[str] = (),
+        engine: str | None = None,
     ) -> None:
         self._degraded = frozenset({allow_degraded} if isinstance(allow_degraded, str) else allow_degraded)
         unknown = self._degraded - DEGRADABLE
         if unknown:
             raise ValueError(f"allow_degraded: {', '.join(sorted(unknown))} (what may be degraded is: exec)")
+        self._native = _engine(engine) == "native"
         self.policy = policy
         self._prospect = Prospect.read(may_restrict)
         self._on_ask = on_ask
@@ -132,7 +140,7 @@ class Broker:
         self._own_audit = audit is not None and isinstance(audit, (str, bytes, os.PathLike))
         self._audit = _open_audit(audit, policy)
         self._records_allowed = self._audit is not None and policy.audit == "all"
-        self._names_lock = threading.Lock()
+        self._stillness = Stillness()
         self._names = HostNames(policy.matcher(home=self._home).host_names)
         _living.add(self)
 
@@ -186,13 +194,14 @@ class Broker:
                 session = Session(
                     self,
                     judge,
-                    self._names_lock,
+                    self._stillness,
                     given.control,
                     name,
                     traps,
                     policy.features,
                     lingers=linger and policy.linger,
                     limits=policy.limits,
+                    tables=Tables.of(matcher) if self._native else None,
                 )
                 self._sessions[session] = where
         return Wrapped(given.argv, (given.theirs.fileno(),), session, given.theirs)
@@ -331,6 +340,7 @@ class Broker:
         self._filter(self._traps(effective))
         files = self._files | dict.fromkeys(effective.files)
         bound = {session: self._matcher(effective, where, files) for session, where in sessions.items()}
+        tables = {session: Tables.of(matcher) for session, matcher in bound.items() if session.native}
         matchers = [*bound.values()] or [self._matcher(effective, _here(), files)]
         names = self._names.changed(matchers[0].host_names)
         if record is not None and self._audit is not None:
@@ -340,7 +350,7 @@ class Broker:
         self.policy, self._granted, self._files, self._names = policy, granted, files, names
         self._records_allowed = self._audit is not None and policy.audit == "all"
         for session, matcher in bound.items():
-            session.judge_under(matcher, names, effective.features)
+            session.judge_under(matcher, names, effective.features, tables.get(session))
         return matchers
 
     def _ensure_enforceable(self, policy: AnyPolicy) -> None:
@@ -477,6 +487,10 @@ class Broker:
         if not self._audit_broken:
             self._audit_broken = True
             self._report(f"rampart: everything is denied from here on: {failure}\n")
+            with self._lock:
+                sessions = list(self._sessions)
+            for session in sessions:
+                session.question_everything()
 
     def _report(self, text: str) -> None:
         """Tell of a failure of the broker itself."""
@@ -486,6 +500,13 @@ class Broker:
             stream.flush()
         except (OSError, ValueError, AttributeError):
             return
+
+
+def _engine(given: str | None) -> str:
+    name = os.environ.get("RAMPART_SECCOMP_ENGINE") or ENGINES[0] if given is None else given
+    if name not in ENGINES:
+        raise ValueError(f"there is no engine {name!r} (the engines are: {', '.join(ENGINES)})")
+    return name
 
 
 def _here() -> bytes:

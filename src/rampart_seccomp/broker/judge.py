@@ -20,6 +20,9 @@ from rampart_seccomp.verdicts import Deny
 
 __all__ = ["Judge", "Judgement"]
 
+DISAGREE = "built-in: the engine's tables, which the policy contradicts"
+"""Never to be seen: tables and matcher say the same, which tests compare."""
+
 
 @attrs.frozen
 class Judgement:
@@ -110,6 +113,13 @@ class Judge:
                         return [judgement]
             judgements.append(judgement)
         return judgements
+
+    def recall(self, event: Event, *, allowed: bool) -> Judgement:
+        """Say why the engine decided as it did, about an event that this policy decides on its own."""
+        decision = self._matcher.decide(event)
+        if decision.verdict == ("allow" if allowed else "deny"):
+            return _allowed(event, decision) if allowed else _denied(event, decision)
+        return Judgement(event, allowed=allowed, where=f"{DISAGREE}: {decision.where}")
 
     @property
     def relies_on_execs(self) -> bool:

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import attrs
 
+from rampart_seccomp.broker.engine import Acting
 from rampart_seccomp.events import Program
 from rampart_seccomp.launch.protocol import Child
 
@@ -87,6 +88,28 @@ class Lineage:
         """Say what a process is; None if that is not known."""
         with self._lock:
             return self._find(pid)
+
+    def standing_then(self, processes: Sequence[Acting]) -> Standing | None:
+        """Say what a process was when it, and its ancestors, were looked at; None if that is not known.
+
+        Args:
+            processes: The process, and its ancestors, the nearest first. Nobody of them has executed anything
+                since.
+        """
+        climbed: list[Acting] = []
+        found: Standing | None = None
+        with self._lock:
+            for process in processes:
+                if (process.pid, process.start_time) in self._known:
+                    found = self._known[process.pid, process.start_time]
+                    break
+                climbed.append(process)
+                if len(climbed) > _FORKS_MAX:
+                    break
+            parents = [process.pid for process in processes[1 : len(climbed) + 1]]
+            if found is None or self._adopters.intersection(parents):
+                return None
+        return found if all(process.image == found.image for process in climbed) else None
 
     def executed(
         self,

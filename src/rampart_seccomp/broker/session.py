@@ -11,13 +11,14 @@ import socket
 import threading
 import time
 import traceback
-from collections import deque
 from typing import TYPE_CHECKING
 
 import attrs
 
-from rampart_seccomp.broker.denials import Decided, Denial, bounded
+from rampart_seccomp.broker.denials import Decided, Denial
+from rampart_seccomp.broker.engine import Engine, Tables
 from rampart_seccomp.broker.judge import Judge, Judgement
+from rampart_seccomp.broker.ledger import Ledger
 from rampart_seccomp.broker.lineage import Lineage
 from rampart_seccomp.broker.names import HostNames
 from rampart_seccomp.broker.pool import Pool
@@ -29,6 +30,7 @@ from rampart_seccomp.calls.decode import decode
 from rampart_seccomp.calls.notification import Listener, Notification
 from rampart_seccomp.calls.shim import lib
 from rampart_seccomp.calls.starting import ExecCall
+from rampart_seccomp.calls.stillness import Stillness
 from rampart_seccomp.errors import (
     BrokerClosed,
     ExecUnverifiable,
@@ -47,9 +49,6 @@ if TYPE_CHECKING:
     from rampart_seccomp.broker.broker import Broker
 
 __all__ = ["Session"]
-
-_KEPT = 10_000
-"""Decisions and denials that a session keeps for its harness; the audit log has all."""
 
 _LAST_WORDS = 5.0
 """Seconds that the end of a session waits for calls still at work."""
@@ -78,7 +77,7 @@ class Session:
         self,
         broker: Broker,
         judge: Judge,
-        names: threading.Lock,
+        names: Stillness,
         control: socket.socket,
         name: bytes,
         traps: Traps,
@@ -86,12 +85,12 @@ class Session:
         *,
         lingers: bool,
         limits: Limits,
+        tables: Tables | None,
     ) -> None:
         self.command_pid: int | None = None
         self.scoped = False
         self.traps = traps
-        self._denials: deque[Denial] = deque(maxlen=_KEPT)
-        self._events: deque[Decided] = deque(maxlen=_KEPT)
+        self._ledger = Ledger(broker)
         self.finished = threading.Event()
         self.lingers = lingers
         self._limits = limits
@@ -108,6 +107,10 @@ class Session:
         self._listener: Listener | None = None
         self._lineage: Lineage | None = None
         self._verifying: Verifying | None = None
+        self._changing = threading.Lock()
+        self._names = names
+        self._tables = tables
+        self._engine: Engine | None = None
         self._settled = threading.Event()
         self._error: BaseException | None = None
         self._launcher = -1
@@ -125,12 +128,12 @@ class Session:
     @property
     def denials(self) -> list[Denial]:
         """What was denied, oldest first; the latest 10,000."""
-        return list(self._denials)
+        return self._ledger.denials
 
     @property
     def events(self) -> list[Decided]:
         """What was decided, oldest first; the latest 10,000."""
-        return list(self._events)
+        return self._ledger.events
 
     @property
     def started(self) -> bool:
@@ -182,13 +185,37 @@ class Session:
 
     # For the broker
 
-    def judge_under(self, matcher: AnyMatcher, names: HostNames, features: frozenset[str]) -> None:
-        """Judge by another policy from the next call on. Cannot fail."""
-        judge = self._judge.under(matcher, names)
-        self._judge = judge
-        # Again: the hand-over of the tree, if it runs just then, sets ours first and the judge's next.
-        judge.lineage = self._lineage
-        self._setting.features = features
+    @property
+    def native(self) -> bool:
+        """True if an engine answers what the policy decides without asking anybody."""
+        return self._tables is not None
+
+    def judge_under(
+        self, matcher: AnyMatcher, names: HostNames, features: frozenset[str], tables: Tables | None
+    ) -> None:
+        """Judge by another policy from the next call on; ``tables`` are those of the policy, if `native`."""
+        with self._changing:
+            judge = self._judge.under(matcher, names)
+            self._judge = judge
+            # Again: the hand-over of the tree, if it runs just then, sets ours first and the judge's next.
+            judge.lineage = self._lineage
+            self._setting.features = features
+            if tables is not None:
+                self._tables = tables
+                self._put_in_force()
+
+    def question_everything(self) -> None:
+        """Have nothing decided by the engine any more: Python knows more than the policy says."""
+        with self._changing:
+            if self._engine is not None:
+                self._engine.put_in_force(None, record_all=False, forgetful=True)
+
+    def _put_in_force(self) -> None:
+        if self._engine is None or self._tables is None:
+            return
+        self._ledger.judged_by(self._tables.serial, self._judge)
+        record_all = self._broker._records_allowed
+        self._engine.put_in_force(self._tables, record_all=record_all, forgetful=True)
 
     # The session's thread
 
@@ -213,6 +240,7 @@ class Session:
         # The last calls are recorded, and use the listener, before it is gone; a stuck one is not waited for.
         with self._quiet:
             idle = self._quiet.wait_for(lambda: self._at_work == 0, _LAST_WORDS)
+        idle = self._stop_engine() and idle
         self._pool.close()
         self._vigil.close()
         if self._listener is not None and idle:
@@ -224,6 +252,18 @@ class Session:
         self._broker._forget(self)
         self.finished.set()
         self.command_ended.set()
+
+    def _stop_engine(self) -> bool:
+        """Stop the engine and keep its last records; False if one of its threads hangs in the kernel."""
+        with self._changing:
+            engine, self._engine = self._engine, None
+        if engine is None:
+            return True
+        if not engine.stop():
+            return False
+        self._ledger.detach()
+        engine.close()
+        return True
 
     def _see_off_launcher(self) -> None:
         """Tell the launcher to end the tree, if it is still there, and wait until it has."""
@@ -310,8 +350,18 @@ class Session:
             self._nudge_launcher,
             degraded=lambda: not self._judge.relies_on_execs or self._broker.degraded(Operation.EXEC),
         )
+        if self.native:
+            self._start_engine(taken.listener, taken.command_pid, self._lineage)
         self._control.send(protocol.encode(protocol.Go()))
         return True
+
+    def _start_engine(self, listener: Listener, member: int, lineage: Lineage) -> None:
+        engine = Engine(listener, member, self._names)
+        self._ledger.attach(engine, lineage)
+        with self._changing:
+            self._engine = engine
+            self._put_in_force()
+        engine.start()
 
     def _serve(self) -> None:
         """Take notifications until nobody can make one, and follow what the launcher says."""
@@ -324,7 +374,10 @@ class Session:
             if launcher_there:
                 poll.register(self._control, select.POLLIN)
             if listener_there:
-                poll.register(self._listener, select.POLLIN)
+                # Whoever receives has to know of calls; the end of all callers is always told.
+                poll.register(self._listener, select.POLLIN if self._engine is None else 0)
+            if self._engine is not None:
+                poll.register(self._engine, select.POLLIN)
             busy = self._launcher_stopped or (self._verifying is not None and self._verifying.busy)
             ready = poll.poll(_NUDGE * 1000 if busy else None)
             if not ready:
@@ -333,13 +386,16 @@ class Session:
                 if fd == self._wake:
                     return
                 if fd == self._control.fileno():
-                    launcher_there = self._hear()
+                    launcher_there = self._hear() and launcher_there
+                elif self._engine is not None and fd == self._engine.fileno():
+                    launcher_there = self._take_questions(self._engine) and launcher_there
                 elif happened & select.POLLIN:
                     launcher_there = self._take() and launcher_there
                 else:
                     listener_there = False
-            if not launcher_there and listener_there:
+            if not launcher_there and listener_there and not self._orphaned:
                 self._orphaned = True
+                self.question_everything()
             if not launcher_there and self._verifying is not None:
                 self._verifying.close()
 
@@ -354,6 +410,10 @@ class Session:
         elif isinstance(message, protocol.Stopping):
             self._launcher_stopped = True
         elif isinstance(message, protocol.Traced | protocol.Executed):
+            if isinstance(message, protocol.Executed):
+                self._ledger.collect()
+                if self._engine is not None:
+                    self._engine.executed()
             if self._verifying is not None:
                 self._verifying.hear(message)
         elif isinstance(message, protocol.Ended):
@@ -380,7 +440,7 @@ class Session:
             errno=errno.ETIMEDOUT if limit is protocol.Limit.WALL_TIME else errno.EAGAIN,
             where=f"limits.{key}",
         )
-        self._denials.append(denial)
+        self._ledger.deny(denial)
         self._broker._note_limit(denial)
         self._fail(LimitExceeded(denial.errno, f"{denial.object}: the tree was ended before it started"))
 
@@ -391,8 +451,21 @@ class Session:
             notification = self._listener.receive()
         except InterruptedError:
             return True
-        if notification is None:
-            return True
+        return True if notification is None else self._submit(notification)
+
+    def _take_questions(self, engine: Engine) -> bool:
+        """Take what the engine has to say; False if the launcher's end was met on the way."""
+        engine.clear()
+        there = True
+        for notification in engine.questions():
+            # What was decided before this call was made is on record as of then.
+            self._ledger.collect()
+            there = self._submit(notification) and there
+        self._ledger.collect()
+        return there
+
+    def _submit(self, notification: Notification) -> bool:
+        """Have a call answered; False if the launcher's end was met on the way."""
         with self._quiet:
             self._at_work += 1
         # What the launcher said before this call was made is heard before it is judged: who makes it may have
@@ -462,6 +535,7 @@ class Session:
             if self._broker._records_allowed:
                 judgements = [self._with_process(judgement, notification) for judgement in judgements]
             failed: OSError | None = None
+            number = self._ledger.number()
             try:
                 call.perform()
             except TargetGone:
@@ -482,28 +556,29 @@ class Session:
                 call.close()
                 notification.deny(error.errno or errno.EACCES)
             for judgement in judgements:
-                self._record(judgement, failed.errno if failed else None, call.enforced, began)
+                self._record(judgement, failed.errno if failed else None, call.enforced, began, number)
         return True
 
     def _refuse(self, judgement: Judgement, notification: Notification, began: int) -> None:
         known = self._with_process(judgement, notification)
         # Known to the harness before the program can act on it; on record after the reply.
-        self._denials.append(self._broker._denial(known, self._judge.suggest(known)))
+        self._ledger.deny(self._broker._denial(known, self._judge.suggest(known)))
+        number = self._ledger.number()
         try:
             notification.deny(known.errno)
         finally:
-            self._record(known, known.errno, "answered", began)
+            self._record(known, known.errno, "answered", began, number)
 
     def _note_denial(self, judgement: Judgement, began: int) -> None:
         """Record what is left out of a call that is done in part."""
-        self._denials.append(self._broker._denial(judgement, self._judge.suggest(judgement)))
+        self._ledger.deny(self._broker._denial(judgement, self._judge.suggest(judgement)))
         self._record(judgement, judgement.errno, "answered", began)
 
     def _note_tampering(self, call: ExecCall) -> None:
         """Record a process that was killed at its exec: it had become something else than was judged."""
         where = "built-in: exec-tampered, another program, argument or variable than was judged"
         judgement = Judgement(call.events[0], allowed=False, where=where, errno=errno.EACCES)
-        self._denials.append(self._broker._denial(judgement, None))
+        self._ledger.deny(self._broker._denial(judgement, None))
         self._record(judgement, errno.EACCES, "killed", time.monotonic_ns())
 
     def _give_up(self, notification: Notification) -> None:
@@ -515,7 +590,7 @@ class Session:
             return
         failure = RefusedEvent(syscall=notification.syscall)
         judgement = Judgement(failure, allowed=False, where="built-in: the broker failed")
-        self._denials.append(self._broker._denial(judgement, None))
+        self._ledger.deny(self._broker._denial(judgement, None))
         self._record(judgement, errno.EACCES, "answered", time.monotonic_ns())
 
     def _with_process(self, judgement: Judgement, notification: Notification) -> Judgement:
@@ -525,14 +600,12 @@ class Session:
         process = describe(notification, self._lineage)
         return attrs.evolve(judgement, event=attrs.evolve(event, process=process))
 
-    def _record(self, judgement: Judgement, error: int | None, enforced: str, began: int) -> None:
-        verdict = "allow" if judgement.allowed else "deny"
-        self._events.append(
-            Decided(
-                bounded(judgement.event), verdict, judgement.rule, judgement.where, error, judgement.asked
-            )
-        )
-        self._broker._write(judgement, error, enforced, time.monotonic_ns() - began)
+    def _record(
+        self, judgement: Judgement, error: int | None, enforced: str, began: int, number: int | None = None
+    ) -> None:
+        if number is None:
+            number = self._ledger.number()
+        self._ledger.record(number, judgement, error, enforced, time.monotonic_ns() - began)
 
 
 def _waiting_max() -> int:

@@ -15,6 +15,7 @@ import attrs
 from rampart_seccomp.calls.notification import Notification
 from rampart_seccomp.calls.pins import Pin
 from rampart_seccomp.calls.shim import lib
+from rampart_seccomp.calls.stillness import Stillness
 from rampart_seccomp.calls.tree_sockets import TreeSockets
 from rampart_seccomp.events import Event
 
@@ -156,7 +157,7 @@ class Setting:
         features: Families of calls that the policy in force opens, though the tree's filter may refuse them.
     """
 
-    names: threading.Lock = attrs.field(factory=threading.Lock)
+    names: Stillness = attrs.field(factory=Stillness)
     vigil: Vigil = attrs.field(factory=Vigil)
     lend: Callable[[], AbstractContextManager[None]] = nullcontext
     sockets: TreeSockets = attrs.field(factory=TreeSockets)

@@ -1,0 +1,456 @@
+#include "held.h"
+
+#include <linux/seccomp.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <time.h>
+
+#include "newer.h"
+
+#define QUESTIONS_FIRST 256
+#define WALKER_MEMORY (8u << 20)
+#define TICK 10000000          /* nanoseconds between two looks of the watch */
+#define PATIENCE 50000000      /* how long a call may take before the watch asks whether its target still lives */
+#define QUIET_TICKS 100        /* looks without any call before the watch sleeps */
+#define STOP_TRIES 5000        /* of a millisecond each */
+
+/* Questions */
+
+static void wake(struct rs_engine *engine)
+{
+    const uint64_t one = 1;
+    (void)!write(engine->wake, &one, sizeof one); /* full: then it is readable already */
+}
+
+/* With the lock held. */
+static int make_room(struct rs_engine *engine)
+{
+    if (engine->questions_count < engine->questions_size)
+        return 0;
+    size_t size = engine->questions_size ? 2 * engine->questions_size : QUESTIONS_FIRST;
+    struct rs_notification *larger = calloc(size, sizeof *larger);
+    if (!larger)
+        return -ENOMEM;
+    for (size_t i = 0; i < engine->questions_count; i++)
+        larger[i] = engine->questions[(engine->questions_first + i) % engine->questions_size];
+    free(engine->questions);
+    engine->questions = larger;
+    engine->questions_size = size;
+    engine->questions_first = 0;
+    return 0;
+}
+
+static int ask(struct rs_engine *engine, const struct rs_notification *n)
+{
+    (void)pthread_mutex_lock(&engine->lock);
+    int rc = make_room(engine);
+    if (rc == 0) {
+        engine->questions[(engine->questions_first + engine->questions_count) % engine->questions_size] = *n;
+        engine->questions_count++;
+    }
+    (void)pthread_mutex_unlock(&engine->lock);
+    if (rc == 0) {
+        atomic_fetch_add(&engine->asked, 1);
+        wake(engine);
+    }
+    return rc;
+}
+
+int rs_engine_question(struct rs_engine *engine, struct rs_notification *out)
+{
+    int there = 0;
+    (void)pthread_mutex_lock(&engine->lock);
+    if (engine->questions_count > 0) {
+        *out = engine->questions[engine->questions_first];
+        engine->questions_first = (engine->questions_first + 1) % engine->questions_size;
+        engine->questions_count--;
+        there = 1;
+    }
+    (void)pthread_mutex_unlock(&engine->lock);
+    return there;
+}
+
+/* What decides */
+
+static void end_reign(struct rs_reign *reign)
+{
+    rs_tables_free(reign->tables);
+    free(reign);
+}
+
+static struct rs_reign *enter_reign(struct rs_engine *engine)
+{
+    (void)pthread_mutex_lock(&engine->lock);
+    struct rs_reign *reign = engine->reign;
+    reign->users++;
+    (void)pthread_mutex_unlock(&engine->lock);
+    return reign;
+}
+
+static void leave_reign(struct rs_engine *engine, struct rs_reign *reign)
+{
+    (void)pthread_mutex_lock(&engine->lock);
+    const int over = --reign->users == 0 && reign->ended;
+    (void)pthread_mutex_unlock(&engine->lock);
+    if (over)
+        end_reign(reign);
+}
+
+int rs_engine_decide(struct rs_engine *engine, struct rs_tables *tables, uint32_t flags)
+{
+    struct rs_reign *reign = calloc(1, sizeof *reign);
+    if (!reign)
+        return -ENOMEM;
+    reign->tables = tables;
+    reign->flags = flags;
+    (void)pthread_mutex_lock(&engine->lock);
+    struct rs_reign *before = engine->reign;
+    engine->reign = reign;
+    before->ended = 1;
+    const int over = before->users == 0;
+    (void)pthread_mutex_unlock(&engine->lock);
+    if (over)
+        end_reign(before);
+    return 0;
+}
+
+void rs_engine_executed(struct rs_engine *engine)
+{
+    atomic_fetch_add(&engine->age, 1);
+}
+
+/* One call */
+
+static enum rs_outcome answer(struct rs_held *held)
+{
+    const struct rs_numbers *numbers = &held->engine->numbers;
+    const uint64_t *args = held->n.args;
+    const int32_t nr = held->n.nr;
+    if (!held->reign->tables || nr < 0)
+        return RS_QUESTION;
+    if (nr != numbers->openat && nr != numbers->open && nr != numbers->creat && nr != numbers->unlink &&
+        nr != numbers->unlinkat && nr != numbers->rmdir && nr != numbers->mkdir && nr != numbers->mkdirat)
+        return RS_QUESTION;
+    int rc = held_task(held);
+    if (rc < 0)
+        return held_valid(held) < 0 ? RS_ANSWERED : RS_QUESTION;
+    if (nr == numbers->openat)
+        return held_open(held, (int)args[0], args[1], args[2], args[3]);
+    if (nr == numbers->open)
+        return held_open(held, AT_FDCWD, args[0], args[1], args[2]);
+    if (nr == numbers->creat)
+        return held_open(held, AT_FDCWD, args[0], O_CREAT | O_WRONLY | O_TRUNC, args[1]);
+    if (nr == numbers->unlink)
+        return held_remove(held, AT_FDCWD, args[0], 0);
+    if (nr == numbers->unlinkat)
+        return held_remove(held, (int)args[0], args[1], (int)args[2]);
+    if (nr == numbers->rmdir)
+        return held_remove(held, AT_FDCWD, args[0], AT_REMOVEDIR);
+    if (nr == numbers->mkdir)
+        return held_make_directory(held, AT_FDCWD, args[0], args[1]);
+    return held_make_directory(held, (int)args[0], args[1], args[2]);
+}
+
+static void take(struct rs_worker *worker, const struct rs_notification *n)
+{
+    struct rs_engine *engine = worker->engine;
+    struct rs_held held = {.engine = engine, .worker = worker, .n = *n, .began = held_clock()};
+    atomic_store(&worker->id, n->id);
+    atomic_store(&worker->since, held.began);
+    held.reign = enter_reign(engine);
+    enum rs_outcome outcome = answer(&held);
+    leave_reign(engine, held.reign);
+    if (held.reserved)
+        rs_journal_drop(engine->records, held.reserved);
+    atomic_store(&worker->since, 0);
+    if (outcome == RS_ANSWERED)
+        atomic_fetch_add(&engine->answered, 1);
+    else if (ask(engine, n) < 0)
+        (void)rs_notif_reply(engine->listener, n->id, 0, EACCES);
+}
+
+/* Threads */
+
+static int hung_up(int listener)
+{
+    struct pollfd fd = {.fd = listener, .events = POLLIN};
+    return poll(&fd, 1, 0) == 1 && (fd.revents & (POLLHUP | POLLERR | POLLNVAL)) && !(fd.revents & POLLIN);
+}
+
+/* The watch begins to look again. */
+static void rouse_watch(struct rs_engine *engine)
+{
+    if (!atomic_load(&engine->watch_sleeps))
+        return;
+    (void)pthread_mutex_lock(&engine->watching);
+    atomic_store(&engine->watch_sleeps, 0);
+    (void)pthread_cond_signal(&engine->watched);
+    (void)pthread_mutex_unlock(&engine->watching);
+}
+
+static void block_signals(void)
+{
+    sigset_t all;
+    if (sigfillset(&all) == 0 && sigdelset(&all, rs_interrupt_signal()) == 0)
+        (void)pthread_sigmask(SIG_SETMASK, &all, NULL);
+}
+
+static void *work(void *argument)
+{
+    struct rs_worker *worker = argument;
+    struct rs_engine *engine = worker->engine;
+    block_signals();
+    (void)rs_thread_prepare(); /* refused in some containers: creating then sets the mode afterwards */
+    atomic_store(&worker->tid, rs_gettid());
+    while (!atomic_load(&engine->stopping)) {
+        struct rs_notification n;
+        atomic_fetch_add(&engine->receiving, 1);
+        int rc = rs_notif_receive(engine->listener, &n);
+        atomic_fetch_sub(&engine->receiving, 1);
+        if (rc == 0) {
+            rouse_watch(engine);
+            take(worker, &n);
+        } else if (rc == -ENOENT) {
+            if (hung_up(engine->listener))
+                break;
+        } else if (rc != -EINTR) {
+            break;
+        }
+    }
+    for (int i = 0; i < TASKS; i++)
+        held_forget(&worker->tasks[i]);
+    atomic_store(&worker->tid, -1);
+    return NULL;
+}
+
+static int add_worker(struct rs_engine *engine)
+{
+    if (engine->workers_count == WORKERS_MAX)
+        return -EAGAIN;
+    struct rs_worker *worker = &engine->workers[engine->workers_count];
+    worker->engine = engine;
+    for (int i = 0; i < TASKS; i++)
+        worker->tasks[i].fd = -1;
+    int rc = rs_walker_new(WALKER_MEMORY, &worker->walker);
+    if (rc < 0)
+        return rc;
+    rc = -pthread_create(&worker->thread, NULL, work, worker);
+    if (rc < 0) {
+        rs_walker_free(worker->walker);
+        worker->walker = NULL;
+        return rc;
+    }
+    engine->workers_count++;
+    return 0;
+}
+
+/*
+ * Frees threads whose target has died, and adds one while all that there are stand still: a file system can be slow,
+ * or be served by a process of the same tree.
+ */
+static void look(struct rs_engine *engine, uint64_t *done_before)
+{
+    const int64_t now = held_clock();
+    const uint64_t done = atomic_load(&engine->answered) + atomic_load(&engine->asked);
+    for (unsigned i = 0; i < engine->workers_count; i++) {
+        struct rs_worker *worker = &engine->workers[i];
+        const int64_t since = atomic_load(&worker->since);
+        const pid_t tid = atomic_load(&worker->tid);
+        if (since && now - since > PATIENCE && tid > 0 &&
+            rs_notif_valid(engine->listener, atomic_load(&worker->id)) < 0)
+            (void)rs_interrupt(tid);
+    }
+    if (atomic_load(&engine->receiving) == 0 && done == *done_before)
+        (void)add_worker(engine); /* none to be had: those that are there come to it in time */
+    *done_before = done;
+}
+
+static void *watch(void *argument)
+{
+    struct rs_engine *engine = argument;
+    uint64_t done = 0, seen = 0;
+    int quiet = 0;
+    block_signals();
+    (void)pthread_mutex_lock(&engine->watching);
+    while (!atomic_load(&engine->stopping)) {
+        if (quiet >= QUIET_TICKS && atomic_load(&engine->receiving) > 0) {
+            atomic_store(&engine->watch_sleeps, 1);
+            while (atomic_load(&engine->watch_sleeps) && !atomic_load(&engine->stopping))
+                (void)pthread_cond_wait(&engine->watched, &engine->watching);
+            quiet = 0;
+        }
+        struct timespec until;
+        if (clock_gettime(CLOCK_MONOTONIC, &until) < 0)
+            break;
+        until.tv_nsec += TICK;
+        if (until.tv_nsec >= 1000000000) {
+            until.tv_nsec -= 1000000000;
+            until.tv_sec++;
+        }
+        (void)pthread_cond_timedwait(&engine->watched, &engine->watching, &until);
+        look(engine, &done);
+        quiet = done == seen ? quiet + 1 : 0;
+        seen = done;
+    }
+    (void)pthread_mutex_unlock(&engine->watching);
+    return NULL;
+}
+
+/* Life and death */
+
+static int is_same_root(int root)
+{
+    struct statx theirs, ours;
+    const unsigned mask = STATX_INO | STATX_MNT_ID;
+    if (statx(root, "", AT_EMPTY_PATH, mask, &theirs) < 0 || statx(AT_FDCWD, "/", 0, mask, &ours) < 0)
+        return 0;
+    return (theirs.stx_mask & mask) == mask && (ours.stx_mask & mask) == mask &&
+           theirs.stx_ino == ours.stx_ino && theirs.stx_dev_major == ours.stx_dev_major &&
+           theirs.stx_dev_minor == ours.stx_dev_minor && theirs.stx_mnt_id == ours.stx_mnt_id;
+}
+
+void rs_engine_free(struct rs_engine *engine)
+{
+    if (!engine)
+        return;
+    for (unsigned i = 0; i < engine->workers_count; i++) {
+        struct rs_worker *worker = &engine->workers[i];
+        rs_walker_free(worker->walker);
+        for (int task = 0; task < TASKS; task++)
+            free(worker->tasks[task].who);
+    }
+    if (engine->reign)
+        end_reign(engine->reign);
+    rs_journal_free(engine->records);
+    rs_journal_free(engine->others);
+    rs_close_fd(&engine->root);
+    rs_close_fd(&engine->wake);
+    free(engine->questions);
+    (void)pthread_cond_destroy(&engine->watched);
+    (void)pthread_mutex_destroy(&engine->watching);
+    (void)pthread_mutex_destroy(&engine->lock);
+    free(engine);
+}
+
+static int init_locks(struct rs_engine *engine)
+{
+    pthread_condattr_t monotonic;
+    int rc = pthread_mutex_init(&engine->lock, NULL);
+    if (rc == 0)
+        rc = pthread_mutex_init(&engine->watching, NULL);
+    if (rc == 0)
+        rc = pthread_condattr_init(&monotonic);
+    if (rc == 0) {
+        rc = pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+        if (rc == 0)
+            rc = pthread_cond_init(&engine->watched, &monotonic);
+        (void)pthread_condattr_destroy(&monotonic);
+    }
+    return -rc;
+}
+
+int rs_engine_new(int listener, pid_t launcher, pid_t member, struct rs_names *names,
+                  const struct rs_numbers *numbers, struct rs_engine **out)
+{
+    struct rs_engine *engine = calloc(1, sizeof *engine);
+    if (!engine)
+        return -ENOMEM;
+    int rc = init_locks(engine);
+    if (rc < 0) {
+        free(engine);
+        return rc;
+    }
+    engine->listener = listener;
+    engine->launcher = launcher;
+    engine->names = names;
+    engine->numbers = *numbers;
+    engine->root = engine->wake = -1;
+    atomic_store(&engine->age, 1);
+    engine->reign = calloc(1, sizeof *engine->reign);
+    rc = engine->reign ? rs_journal_new(RECORDS_SIZE, 0, &engine->records) : -ENOMEM;
+    if (rc == 0)
+        rc = rs_journal_new(OTHERS_SIZE, 1, &engine->others);
+    if (rc == 0)
+        rc = engine->wake = rs_result(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    if (rc >= 0) {
+        char path[40];
+        (void)snprintf(path, sizeof path, "/proc/%d/root", member);
+        rc = engine->root = rs_result(open(path, O_PATH | O_DIRECTORY | O_CLOEXEC));
+    }
+    if (rc < 0) {
+        rs_engine_free(engine);
+        return rc;
+    }
+    engine->same_root = is_same_root(engine->root);
+    *out = engine;
+    return 0;
+}
+
+int rs_engine_start(struct rs_engine *engine, unsigned threads)
+{
+    /* A target that wakes a thread then waits for it: better on its own processor. Linux 6.6; no harm without. */
+    (void)ioctl(engine->listener, SECCOMP_IOCTL_NOTIF_SET_FLAGS, SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP);
+    int rc = 0;
+    for (unsigned i = 0; i < threads && rc == 0; i++)
+        rc = add_worker(engine);
+    if (rc == 0) {
+        rc = -pthread_create(&engine->watch, NULL, watch, engine);
+        engine->watch_there = rc == 0;
+    }
+    return rc;
+}
+
+int rs_engine_stop(struct rs_engine *engine)
+{
+    atomic_store(&engine->stopping, 1);
+    if (engine->watch_there) {
+        (void)pthread_mutex_lock(&engine->watching);
+        (void)pthread_cond_signal(&engine->watched);
+        (void)pthread_mutex_unlock(&engine->watching);
+        (void)pthread_join(engine->watch, NULL);
+    }
+    for (int tries = 0;; tries++) {
+        unsigned running = 0;
+        for (unsigned i = 0; i < engine->workers_count; i++) {
+            const pid_t tid = atomic_load(&engine->workers[i].tid);
+            running += tid != -1;
+            if (tid > 0)
+                (void)rs_interrupt(tid);
+        }
+        if (running == 0)
+            break;
+        if (tries == STOP_TRIES)
+            return -EBUSY;
+        const struct timespec moment = {.tv_nsec = 1000000};
+        (void)nanosleep(&moment, NULL);
+    }
+    for (unsigned i = 0; i < engine->workers_count; i++)
+        (void)pthread_join(engine->workers[i].thread, NULL);
+    return 0;
+}
+
+int rs_engine_fd(const struct rs_engine *engine)
+{
+    return engine->wake;
+}
+
+int64_t rs_engine_records(struct rs_engine *engine, int others, char *buffer, size_t size)
+{
+    return rs_journal_take(others ? engine->others : engine->records, buffer, size);
+}
+
+uint64_t rs_engine_number(struct rs_engine *engine)
+{
+    return atomic_fetch_add(&engine->sequence, 1);
+}
+
+void rs_engine_counts(const struct rs_engine *engine, uint64_t *answered, uint64_t *asked)
+{
+    *answered = atomic_load(&engine->answered);
+    *asked = atomic_load(&engine->asked);
+}

@@ -1,0 +1,76 @@
+/*
+ * The engine: threads that answer the held calls of one tree, and never wait for the interpreter.
+ *
+ * receive (engine.c) -> read and pin (held_*.c, target.c, resolve.c) -> decide (tables.c) -> perform (files.c,
+ * sockets.c) -> reply (listener.c) -> record (journal.c). Whatever is not plain, in the call or in what the policy
+ * says about it, is a question: it goes to Python as it was received, and is read, pinned and decided there from the
+ * beginning.
+ */
+#ifndef RAMPART_ENGINE_H
+#define RAMPART_ENGINE_H
+
+#include "rampart.h"
+
+#include "tables.h"
+
+struct rs_engine;
+struct rs_names;
+
+/* names.c: all changes of names by the trees of a broker are made while holding this. */
+int rs_names_new(struct rs_names **out);
+void rs_names_free(struct rs_names *names);
+int rs_names_hold(struct rs_names *names);  /* alone: names move, or must not change at all */
+int rs_names_share(struct rs_names *names); /* with others that add or remove single entries */
+int rs_names_release(struct rs_names *names);
+
+#define RS_RECORD_ALL 1 /* keep records of allowed calls, too */
+#define RS_FORGETFUL 2  /* what is known of a task is not kept from call to call: nobody says when it execs */
+
+/* The numbers of the calls that the engine takes; all others are questions. From the table of system calls. */
+struct rs_numbers {
+    int32_t open, openat, creat, unlink, unlinkat, rmdir, mkdir, mkdirat, chmod, fchmodat, connect, sendto, sendmsg;
+};
+
+/*
+ * Make an engine for the tree of `launcher`, whose calls arrive at `listener`; `member` is a process of the tree. It
+ * neither closes the listener nor frees `names`. -ENOMEM, -EMFILE, and what opening
+ * /proc/<member>/root gives.
+ */
+int rs_engine_new(int listener, pid_t launcher, pid_t member, struct rs_names *names,
+                  const struct rs_numbers *numbers, struct rs_engine **out);
+
+/* Start `threads` threads. -EAGAIN if the system has none left. */
+int rs_engine_start(struct rs_engine *engine, unsigned threads);
+
+/*
+ * Decide by these tables from the next call on; they are the engine's from here. NULL: everything is a question.
+ * `flags` is RS_RECORD_ALL, RS_FORGETFUL or both.
+ */
+int rs_engine_decide(struct rs_engine *engine, struct rs_tables *tables, uint32_t flags);
+
+/* A task has become another program, or may have: forget what was known of tasks. */
+void rs_engine_executed(struct rs_engine *engine);
+
+/* An eventfd (eventfd(2)), readable while there are questions or records to take. */
+int rs_engine_fd(const struct rs_engine *engine);
+
+/* Take the next question; 1, or 0 if there is none. */
+int rs_engine_question(struct rs_engine *engine, struct rs_notification *out);
+
+/* Take records: those that must be kept, or (`others`) the latest of the rest. As rs_journal_take. */
+int64_t rs_engine_records(struct rs_engine *engine, int others, char *buffer, size_t size);
+
+/* The next number in the order of the tree's decisions, for one that is made in Python. */
+uint64_t rs_engine_number(struct rs_engine *engine);
+
+/* How many calls were answered here, and how many became questions. */
+void rs_engine_counts(const struct rs_engine *engine, uint64_t *answered, uint64_t *asked);
+
+/*
+ * Stop the threads; records and questions can still be taken. -EBUSY if one of them hangs in the kernel after some
+ * seconds: then neither the engine may be freed nor the listener closed.
+ */
+int rs_engine_stop(struct rs_engine *engine);
+void rs_engine_free(struct rs_engine *engine);
+
+#endif

@@ -1,0 +1,290 @@
+/* What all held calls need: who calls, what they point to, what the tables say, and the answer. */
+#include "held.h"
+
+#include <linux/magic.h>
+#include <stdio.h>
+#include <sys/resource.h>
+#include <sys/vfs.h>
+#include <time.h>
+
+int64_t held_clock(void)
+{
+    struct timespec now;
+    if (clock_gettime(CLOCK_MONOTONIC, &now) < 0)
+        return 1;
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+void held_forget(struct rs_task *task)
+{
+    if (task->fd >= 0)
+        (void)close(task->fd);
+    task->fd = -1;
+    task->tid = 0;
+    task->identified = 0;
+    task->who_size = 0;
+}
+
+/* Whether the task that an entry is about still lives: numbers are used again. */
+static int alive(const struct rs_task *task)
+{
+    struct stat st;
+    return fstatat(task->fd, "cwd", &st, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+/* Find out which task calls. -errno. */
+int held_task(struct rs_held *held)
+{
+    const pid_t tid = (pid_t)held->n.pid;
+    const uint64_t age = atomic_load(&held->engine->age);
+    struct rs_task *task = &held->worker->tasks[(unsigned)tid % TASKS];
+    held->task = task;
+    if (task->tid == tid && task->age == age && !(held->reign->flags & RS_FORGETFUL) && alive(task))
+        return 0;
+    held_forget(task);
+    int fd = rs_target_open(tid);
+    if (fd == -EMFILE) {
+        for (int i = 0; i < TASKS; i++)
+            held_forget(&held->worker->tasks[i]);
+        fd = rs_target_open(tid);
+    }
+    if (fd < 0)
+        return fd;
+    task->fd = fd;
+    task->tid = tid;
+    task->age = age;
+    /* Opened by number: only a task that still waits is the one that called. */
+    return held_valid(held);
+}
+
+/*
+ * Who the task is. NULL if that cannot be read. `fresh`: the umask counts, too, which any thread of the process can
+ * change at any time.
+ */
+const struct rs_identity *held_identity(struct rs_held *held, int fresh)
+{
+    struct rs_task *task = held->task;
+    if (task->identified && !fresh)
+        return &task->identity;
+    task->identified = 0;
+    if (rs_target_identity(task->fd, &task->identity) < 0)
+        return NULL;
+    task->identified = 1;
+    return &task->identity;
+}
+
+int held_valid(const struct rs_held *held)
+{
+    return rs_notif_valid(held->engine->listener, held->n.id);
+}
+
+/* Copy a path, PATH_MAX bytes at most with its NUL; returns its length or -errno. */
+int held_read_path(struct rs_held *held, uint64_t address, char *path)
+{
+    int64_t length = rs_target_read_string(held->task->fd, held->task->tid, address, path, PATH_MAX);
+    int rc = held_valid(held);
+    return rc < 0 ? rc : (int)length;
+}
+
+/*
+ * 1 if the target certainly has a free descriptor below its limit (getrlimit(2)); open(2) finds that out before all
+ * else. The size of /proc/<tid>/fd is the number of open files since Linux 6.2.
+ */
+int held_has_descriptor(const struct rs_held *held)
+{
+    struct rlimit limit;
+    struct stat st;
+    if (prlimit(held->task->tid, RLIMIT_NOFILE, NULL, &limit) < 0)
+        return 0;
+    if (fstatat(held->task->fd, "fd", &st, 0) < 0)
+        return 0;
+    return st.st_size > 0 && (limit.rlim_cur == RLIM_INFINITY || (rlim_t)st.st_size < limit.rlim_cur);
+}
+
+/* 1 unless the object lies in a file system whose files are more than files: see calls/machine.py. -errno. */
+int held_plain_file_system(int fd)
+{
+    struct statfs fs;
+    if (fstatfs(fd, &fs) < 0)
+        return -errno;
+    switch ((uint32_t)fs.f_type) {
+    case EXT4_SUPER_MAGIC:
+    case XFS_SUPER_MAGIC:
+    case BTRFS_SUPER_MAGIC:
+    case F2FS_SUPER_MAGIC:
+    case TMPFS_MAGIC:
+    case OVERLAYFS_SUPER_MAGIC:
+    case 0x2fc12fc1: /* ZFS */
+    case 0xca451a4e: /* bcachefs */
+    case SQUASHFS_MAGIC:
+    case EROFS_SUPER_MAGIC_V1:
+    case MSDOS_SUPER_MAGIC:
+    case EXFAT_SUPER_MAGIC:
+    case NFS_SUPER_MAGIC:
+    case V9FS_MAGIC:
+    case FUSE_SUPER_MAGIC:
+    case RAMFS_MAGIC:
+        return 1;
+    default:
+        return 0;
+    }
+}
+
+/* The real name of what is there; its length, or -ESTALE if it takes a closer look. */
+int held_name(int fd, char *path, size_t size)
+{
+    static const char suffix[] = " (deleted)";
+    const size_t tail = sizeof suffix - 1;
+    ssize_t length = readlink(rs_fd_path(fd).text, path, size);
+    if (length < 0)
+        return -errno;
+    if ((size_t)length >= size || path[0] != '/')
+        return -ESTALE;
+    path[length] = 0;
+    if ((size_t)length > tail && memcmp(path + length - tail, suffix, tail) == 0)
+        return -ESTALE;
+    return (int)length;
+}
+
+/* The name that an entry of a pinned directory has or would have. */
+int held_child_name(int parent, const char *name, char *path, size_t size)
+{
+    int length = held_name(parent, path, size - NAME_MAX - 2);
+    if (length < 0)
+        return length;
+    size_t at = (size_t)length, named = strlen(name);
+    while (named > 0 && name[named - 1] == '/')
+        named--;
+    if (named == 0 || named > NAME_MAX)
+        return -ESTALE;
+    if (at > 1)
+        path[at++] = '/';
+    memcpy(path + at, name, named);
+    path[at + named] = 0;
+    return (int)(at + named);
+}
+
+void held_add(struct rs_effects *effects, enum rs_operation operation)
+{
+    effects->each[effects->count++].operation = operation;
+}
+
+/* Give a number, and write down what was decided about one effect. */
+static void put(struct rs_held *held, const struct rs_effects *effects, const struct rs_effect *effect, int keep,
+                int error)
+{
+    struct rs_engine *engine = held->engine;
+    const struct rs_task *task = held->task;
+    struct rs_record head = {
+        .flags = effect->verdict.answer == RS_ALLOW ? RS_RECORD_ALLOWED : 0,
+        .sequence = atomic_fetch_add(&engine->sequence, 1),
+        .serial = rs_tables_serial(held->reign->tables),
+        .began = (uint64_t)held->began,
+        .held = (uint64_t)(held_clock() - held->began),
+        .tid = task->tid,
+        .tgid = task->identified ? task->identity.tgid : task->tid,
+        .nr = held->n.nr,
+        .error = error,
+        .operation = (uint32_t)effect->operation,
+    };
+    struct rs_journal *journal = keep ? engine->records : engine->others;
+    /* Room was reserved; the rest is bounded here. So neither can fail. */
+    (void)rs_journal_put(journal, &head, effects->path, effects->length, keep ? task->who : NULL,
+                         keep ? task->who_size : 0);
+    if (keep) {
+        held->reserved--;
+        const uint64_t one = 1;
+        (void)!write(engine->wake, &one, sizeof one); /* full: then it is readable already */
+    }
+}
+
+static int kept(const struct rs_held *held, const struct rs_verdict *verdict)
+{
+    return verdict->answer != RS_ALLOW || verdict->log || (held->reign->flags & RS_RECORD_ALL);
+}
+
+/* Make sure that what must be on record can be: with room for it, and with who did it. */
+static int prepare_record(struct rs_held *held, unsigned count)
+{
+    struct rs_task *task = held->task;
+    if (count == 0)
+        return 0;
+    int rc = rs_journal_reserve(held->engine->records, count);
+    if (rc < 0)
+        return rc;
+    held->reserved = count;
+    if (task->who_size)
+        return 0;
+    const struct rs_identity *identity = held_identity(held, 0);
+    if (!identity)
+        return -ESRCH;
+    if (!task->who)
+        task->who = malloc(RS_WHO_ROOM);
+    if (!task->who)
+        return -ENOMEM;
+    int64_t size = rs_describe(identity->tgid, held->engine->launcher, task->who, RS_WHO_ROOM);
+    if (size <= 0)
+        return size < 0 ? (int)size : -ESRCH;
+    task->who_size = (size_t)size;
+    return 0;
+}
+
+/*
+ * Let the tables decide. *allowed is 1 if all effects may be; the caller then acts, records and answers. A denial is
+ * recorded and answered here.
+ */
+enum rs_outcome held_judge(struct rs_held *held, struct rs_effects *effects, int *allowed)
+{
+    const struct rs_effect *denied = NULL;
+    int undecided = 0;
+    unsigned keep = 0;
+    *allowed = 0;
+    for (unsigned i = 0; i < effects->count; i++) {
+        struct rs_effect *effect = &effects->each[i];
+        if (rs_decide_path(held->reign->tables, held->worker->walker, effect->operation, effects->path,
+                           effects->length, &effect->verdict) < 0)
+            return RS_QUESTION;
+        switch (effect->verdict.answer) {
+        case RS_ALLOW:
+            keep += (unsigned)kept(held, &effect->verdict);
+            break;
+        case RS_UNDECIDED:
+            undecided = 1;
+            break;
+        case RS_DENY:
+        default:
+            if (!denied)
+                denied = effect;
+        }
+    }
+    if (!denied && undecided)
+        return RS_QUESTION;
+    if (prepare_record(held, denied ? 1 : keep) < 0)
+        return RS_QUESTION;
+    if (!denied) {
+        *allowed = 1;
+        return RS_ANSWERED;
+    }
+    const int error = denied->verdict.error > 0 ? denied->verdict.error : EACCES;
+    put(held, effects, denied, 1, error);
+    return held_fail(held, error);
+}
+
+/* Write down what became of a call that was allowed: before its answer, so that whoever acts on that finds it. */
+void held_record(struct rs_held *held, const struct rs_effects *effects, int error)
+{
+    for (unsigned i = 0; i < effects->count; i++)
+        put(held, effects, &effects->each[i], kept(held, &effects->each[i].verdict), error);
+}
+
+enum rs_outcome held_reply(struct rs_held *held, int64_t value)
+{
+    (void)rs_notif_reply(held->engine->listener, held->n.id, value, 0); /* -ENOENT: nobody waits any more */
+    return RS_ANSWERED;
+}
+
+enum rs_outcome held_fail(struct rs_held *held, int error)
+{
+    (void)rs_notif_reply(held->engine->listener, held->n.id, 0, error);
+    return RS_ANSWERED;
+}

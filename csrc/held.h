@@ -1,0 +1,134 @@
+/*
+ * One held call in a thread of the engine, and what its answer is made of. The inside of the engine; not for others.
+ */
+#ifndef RAMPART_HELD_H
+#define RAMPART_HELD_H
+
+#include "engine.h"
+#include "journal.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#define TASKS 8 /* per thread: each keeps a descriptor open */
+
+/* What is known of a thread of the tree. */
+struct rs_task {
+    pid_t tid; /* 0: nobody */
+    int fd;    /* O_PATH, /proc/<tid>: stays with this very task */
+    uint64_t age; /* the engine's when this was learnt */
+    int identified;
+    struct rs_identity identity;
+    size_t who_size; /* 0: not described yet */
+    char *who;       /* RS_WHO_ROOM bytes, or NULL */
+};
+
+/* What decides; replaced as a whole, and freed when the last call that began under it is over. */
+struct rs_reign {
+    struct rs_tables *tables; /* NULL: everything is a question */
+    uint32_t flags;
+    unsigned users;
+    int ended;
+};
+
+struct rs_worker {
+    struct rs_engine *engine;
+    pthread_t thread;
+    atomic_int tid;           /* 0 before it runs, -1 when it has ended */
+    atomic_uint_fast64_t id;  /* of the call at work */
+    atomic_int_fast64_t since; /* CLOCK_MONOTONIC, nanoseconds; 0: receiving */
+    struct rs_walker *walker;
+    struct rs_task tasks[TASKS];
+};
+
+#define WORKERS_MAX 64
+#define RECORDS_SIZE (4u << 20)
+#define OTHERS_SIZE (2u << 20)
+
+struct rs_engine {
+    int listener, root, wake;
+    pid_t launcher;
+    int same_root; /* an absolute path means the same to us */
+    struct rs_names *names;
+    struct rs_numbers numbers;
+    struct rs_journal *records, *others;
+    atomic_uint_fast64_t sequence, age, answered, asked;
+    atomic_int stopping;
+
+    pthread_mutex_t lock; /* of all that follows */
+    struct rs_reign *reign;
+    struct rs_notification *questions; /* a ring */
+    size_t questions_size, questions_first, questions_count;
+
+    pthread_mutex_t watching;
+    pthread_cond_t watched;
+    pthread_t watch;
+    int watch_there;
+    atomic_int watch_sleeps, receiving;
+    unsigned workers_count; /* only the watch and the starter add some */
+    struct rs_worker workers[WORKERS_MAX];
+};
+
+struct rs_held {
+    struct rs_engine *engine;
+    struct rs_worker *worker;
+    struct rs_reign *reign;
+    struct rs_notification n;
+    struct rs_task *task;
+    int64_t began;
+    unsigned reserved; /* records that have been promised room */
+};
+
+enum rs_outcome {
+    RS_ANSWERED,
+    RS_QUESTION, /* nothing was done and nobody was answered: Python begins from the beginning */
+};
+
+/* One effect of a call on one object. */
+struct rs_effect {
+    enum rs_operation operation;
+    struct rs_verdict verdict;
+};
+
+#define EFFECTS_MAX 2
+
+struct rs_effects {
+    unsigned count;
+    struct rs_effect each[EFFECTS_MAX];
+    size_t length;
+    char path[RS_PATH_ROOM];
+};
+
+/* held.c */
+int64_t held_clock(void);
+int held_task(struct rs_held *held);
+const struct rs_identity *held_identity(struct rs_held *held, int fresh);
+int held_read_path(struct rs_held *held, uint64_t address, char *path);
+int held_valid(const struct rs_held *held);
+int held_has_descriptor(const struct rs_held *held);
+int held_plain_file_system(int fd);
+int held_name(int fd, char *path, size_t size);
+int held_child_name(int parent, const char *name, char *path, size_t size);
+void held_add(struct rs_effects *effects, enum rs_operation operation);
+enum rs_outcome held_judge(struct rs_held *held, struct rs_effects *effects, int *allowed);
+void held_record(struct rs_held *held, const struct rs_effects *effects, int error);
+enum rs_outcome held_reply(struct rs_held *held, int64_t value);
+enum rs_outcome held_fail(struct rs_held *held, int error);
+void held_forget(struct rs_task *task);
+
+/* who.c */
+int64_t rs_describe(pid_t pid, pid_t launcher, char *buffer, size_t size);
+
+/* held_open.c, held_names.c */
+enum rs_outcome held_open(struct rs_held *held, int dirfd, uint64_t path, uint64_t flags, uint64_t mode);
+enum rs_outcome held_remove(struct rs_held *held, int dirfd, uint64_t path, int flags);
+enum rs_outcome held_make_directory(struct rs_held *held, int dirfd, uint64_t path, uint64_t mode);
+
+static inline void held_drop_pin(struct rs_pin *pin)
+{
+    rs_close_fd(&pin->object);
+    rs_close_fd(&pin->parent);
+}
+#define PIN_CLOSING __attribute__((cleanup(held_drop_pin)))
+
+#endif

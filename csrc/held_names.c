@@ -1,0 +1,112 @@
+/*
+ * unlink(2), rmdir(2), mkdir(2): single names below pinned directories. What moves names, and what makes links, is
+ * Python's: calls/naming.py.
+ */
+#include "held.h"
+
+/* Pin an entry: the last component is not followed. RS_ANSWERED if the call is over already. */
+static enum rs_outcome pin_entry(struct rs_held *held, const struct rs_identity *as, int dirfd, uint64_t address,
+                                 struct rs_pin *pin, int *pinned)
+{
+    char path[PATH_MAX];
+    *pinned = 0;
+    int length = held_read_path(held, address, path);
+    if (length <= 0)
+        return RS_QUESTION;
+    RS_CLOSING int base = -1;
+    if (path[0] != '/') {
+        base = rs_target_base(held->task->fd, dirfd);
+        if (base < 0)
+            return RS_QUESTION;
+    }
+    int rc = rs_resolve(held->task->fd, held->task->tid, held->engine->launcher, as, base, path, 0, 0, pin);
+    if (rc == -ENOENT || rc == -ENOTDIR || rc == -EACCES || rc == -ELOOP)
+        return held_valid(held) < 0 ? RS_ANSWERED : held_fail(held, -rc);
+    if (rc < 0 || pin->process || pin->parent < 0 || (pin->flags & ~(uint32_t)(RS_PIN_MISSING | RS_PIN_SLASH)))
+        return RS_QUESTION;
+    if (held_plain_file_system(pin->parent) <= 0 || (pin->object >= 0 && held_plain_file_system(pin->object) <= 0))
+        return RS_QUESTION;
+    *pinned = 1;
+    return RS_ANSWERED;
+}
+
+static int name_of(const struct rs_pin *pin, char *path, size_t size)
+{
+    return pin->object >= 0 ? held_name(pin->object, path, size)
+                            : held_child_name(pin->parent, pin->name, path, size);
+}
+
+/* While names are held still: whether the call still waits, and the name still is what was judged. */
+static int as_judged(struct rs_held *held, const struct rs_pin *pin, const struct rs_effects *effects)
+{
+    char now[RS_PATH_ROOM];
+    int length = name_of(pin, now, sizeof now);
+    return length >= 0 && (size_t)length == effects->length && memcmp(now, effects->path, effects->length) == 0 &&
+           held_valid(held) == 0;
+}
+
+static enum rs_outcome finish(struct rs_held *held, const struct rs_effects *effects, int rc)
+{
+    if (rc == -ESTALE || rc == -EINTR)
+        return RS_QUESTION;
+    held_record(held, effects, rc < 0 ? -rc : 0);
+    return rc < 0 ? held_fail(held, -rc) : held_reply(held, 0);
+}
+
+enum rs_outcome held_remove(struct rs_held *held, int dirfd, uint64_t address, int flags)
+{
+    if (flags & ~AT_REMOVEDIR)
+        return RS_QUESTION;
+    const struct rs_identity *as = held_identity(held, 0);
+    if (!as)
+        return RS_QUESTION;
+    PIN_CLOSING struct rs_pin pin = {.object = -1, .parent = -1};
+    int pinned, allowed;
+    enum rs_outcome outcome = pin_entry(held, as, dirfd, address, &pin, &pinned);
+    if (!pinned)
+        return outcome;
+    if (pin.flags & RS_PIN_MISSING)
+        return held_fail(held, ENOENT);
+    struct rs_effects effects = {.count = 0};
+    int length = name_of(&pin, effects.path, sizeof effects.path);
+    if (length < 0)
+        return RS_QUESTION;
+    effects.length = (size_t)length;
+    held_add(&effects, RS_DELETE);
+    outcome = held_judge(held, &effects, &allowed);
+    if (!allowed)
+        return outcome;
+    if (rs_names_share(held->engine->names) < 0)
+        return RS_QUESTION;
+    int rc = as_judged(held, &pin, &effects) ? rs_unlink(as, pin.parent, pin.name, flags) : -ESTALE;
+    (void)rs_names_release(held->engine->names);
+    return finish(held, &effects, rc);
+}
+
+enum rs_outcome held_make_directory(struct rs_held *held, int dirfd, uint64_t address, uint64_t mode)
+{
+    const struct rs_identity *as = held_identity(held, 1);
+    if (!as)
+        return RS_QUESTION;
+    PIN_CLOSING struct rs_pin pin = {.object = -1, .parent = -1};
+    int pinned, allowed;
+    enum rs_outcome outcome = pin_entry(held, as, dirfd, address, &pin, &pinned);
+    if (!pinned)
+        return outcome;
+    if (!(pin.flags & RS_PIN_MISSING))
+        return held_fail(held, EEXIST);
+    struct rs_effects effects = {.count = 0};
+    int length = name_of(&pin, effects.path, sizeof effects.path);
+    if (length < 0)
+        return RS_QUESTION;
+    effects.length = (size_t)length;
+    held_add(&effects, RS_CREATE);
+    outcome = held_judge(held, &effects, &allowed);
+    if (!allowed)
+        return outcome;
+    if (rs_names_share(held->engine->names) < 0)
+        return RS_QUESTION;
+    int rc = as_judged(held, &pin, &effects) ? rs_mkdir(as, pin.parent, pin.name, (mode_t)(mode & 07777)) : -ESTALE;
+    (void)rs_names_release(held->engine->names);
+    return finish(held, &effects, rc);
+}

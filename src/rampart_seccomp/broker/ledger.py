@@ -1,0 +1,171 @@
+"""What was decided in one tree, for its harness and for the audit log: by Python, and by the engine."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import deque
+from typing import TYPE_CHECKING
+
+from rampart_seccomp.broker.denials import Decided, Denial, bounded
+from rampart_seccomp.broker.engine import Engine, Record, read_records
+from rampart_seccomp.broker.judge import Judge, Judgement
+from rampart_seccomp.broker.lineage import Lineage
+from rampart_seccomp.events import FileEvent, Process
+
+if TYPE_CHECKING:
+    from rampart_seccomp.broker.broker import Broker
+
+__all__ = ["Ledger"]
+
+_KEPT = 10_000
+"""Decisions and denials that are kept for the harness; the audit log has all."""
+
+_UNREAD_MAX = 8 << 20
+"""Bytes of the engine's records that wait for somebody who asks for the events."""
+
+
+class Ledger:
+    """The decisions of one tree. Safe to use from several threads.
+
+    What the engine decides is in its journal before the program goes on; it is collected when it must be on
+    record, when somebody asks, and before anything that could change what it says about who acted.
+
+    Args:
+        broker: Tells and records.
+    """
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._lock = threading.RLock()
+        self._denials: deque[Denial] = deque(maxlen=_KEPT)
+        self._events: deque[tuple[int, Decided]] = deque(maxlen=_KEPT)
+        self._numbers = itertools.count()
+        self._engine: Engine | None = None
+        self._lineage: Lineage | None = None
+        self._judges: dict[int, Judge] = {}
+        self._unread: deque[bytes] = deque()
+        self._unread_size = 0
+
+    def attach(self, engine: Engine, lineage: Lineage) -> None:
+        """Collect the records of an engine, too."""
+        with self._lock:
+            self._engine = engine
+            self._lineage = lineage
+
+    def detach(self) -> None:
+        """Take what is left in the engine; it can be closed then."""
+        with self._lock:
+            self.collect()
+            self._take_others()
+            self._engine = None
+
+    def judged_by(self, serial: int, judge: Judge) -> None:
+        """Say who can explain what tables of this serial decide."""
+        with self._lock:
+            self._judges[serial] = judge
+
+    @property
+    def denials(self) -> list[Denial]:
+        """What was denied, oldest first; the latest 10,000."""
+        with self._lock:
+            self.collect()
+            return list(self._denials)
+
+    @property
+    def events(self) -> list[Decided]:
+        """What was decided, oldest first; the latest 10,000."""
+        with self._lock:
+            self.collect()
+            self._take_others()
+            unread, self._unread, self._unread_size = self._unread, deque(), 0
+            for raw in unread:
+                for record in read_records(raw):
+                    self._keep(record.number, self._judgement(record), record.errno)
+            ordered = sorted(self._events, key=lambda item: item[0])
+            return [decided for _, decided in ordered]
+
+    def deny(self, denial: Denial) -> None:
+        """Note a denial, for the harness."""
+        with self._lock:
+            self.collect()
+            self._denials.append(denial)
+
+    def number(self) -> int:
+        """Take the next number in the order of decisions: before the call is answered."""
+        with self._lock:
+            return next(self._numbers) if self._engine is None else self._engine.number()
+
+    def record(
+        self, number: int, judgement: Judgement, error: int | None, enforced: str, held_ns: int
+    ) -> None:
+        """Note a decision, and put it on record.
+
+        Args:
+            number: Its place in the order of decisions.
+            judgement: What was decided.
+            error: What the program saw; None for success.
+            enforced: How: ``performed``, ``answered`` and the like.
+            held_ns: How long the call was held, in nanoseconds.
+        """
+        with self._lock:
+            self.collect()
+            self._keep(number, judgement, error)
+        self._broker._write(judgement, error, enforced, held_ns)
+
+    def collect(self) -> None:
+        """Take from the engine what must be on record."""
+        with self._lock:
+            if self._engine is None:
+                return
+            for record in read_records(self._engine.take_records(kept=True)):
+                self._enter(record)
+
+    def _enter(self, record: Record) -> None:
+        judgement = self._judgement(record)
+        if not judgement.allowed:
+            suggestion = self._judges[record.serial].suggest(judgement)
+            self._denials.append(self._broker._denial(judgement, suggestion))
+        self._keep(record.number, judgement, record.errno)
+        enforced = "performed" if judgement.allowed else "answered"
+        self._broker._write(judgement, record.errno, enforced, record.held_ns)
+
+    def _judgement(self, record: Record) -> Judgement:
+        event = FileEvent(
+            operation=record.operation,
+            path=record.path,
+            syscall=record.syscall,
+            process=self._process(record),
+        )
+        return self._judges[record.serial].recall(event, allowed=record.allowed)
+
+    def _process(self, record: Record) -> Process | None:
+        if not record.processes:
+            return None
+        acting = record.processes[0]
+        standing = None if self._lineage is None else self._lineage.standing_then(record.processes)
+        return Process(
+            pid=record.tgid,
+            tid=record.tid,
+            start_time=acting.start_time,
+            executable=acting.path,
+            argv=record.argv,
+            ancestry=tuple(process.path or b"?" for process in record.processes[1:]),
+            lineage=None if standing is None else standing.lineage,
+        )
+
+    def _keep(self, number: int, judgement: Judgement, error: int | None) -> None:
+        verdict = "allow" if judgement.allowed else "deny"
+        event = bounded(judgement.event)
+        decided = Decided(event, verdict, judgement.rule, judgement.where, error, judgement.asked)
+        self._events.append((number, decided))
+
+    def _take_others(self) -> None:
+        if self._engine is None:
+            return
+        raw = self._engine.take_records(kept=False)
+        if raw:
+            self._unread.append(raw)
+            self._unread_size += len(raw)
+        while self._unread_size > _UNREAD_MAX and len(self._unread) > 1:
+            self._unread_size -= len(self._unread.popleft())
