@@ -121,6 +121,7 @@ void rs_tables_free(struct rs_tables *tables);
 
 /* journal.c */
 #define RS_RECORD_ALLOWED 1
+#define RS_RECORD_DATAGRAM 2
 struct rs_record {
     uint32_t size;
     uint32_t path, who;
@@ -135,16 +136,16 @@ struct rs_record {
 
 /* engine.c */
 #define RS_RECORD_ALL 1
-#define RS_FORGETFUL 2
 struct rs_numbers {
-    int32_t open, openat, creat, unlink, unlinkat, rmdir, mkdir, mkdirat, chmod, fchmodat, connect, sendto, sendmsg;
+    int32_t open, openat, creat, unlink, unlinkat, rmdir, mkdir, mkdirat, connect, sendto, sendmsg;
+    int32_t setuid, setgid, setreuid, setregid, setresuid, setresgid, setfsuid, setfsgid, setgroups, capset;
 };
 struct rs_engine;
 int rs_engine_new(int listener, pid_t launcher, pid_t member, struct rs_names *names,
                   const struct rs_numbers *numbers, struct rs_engine **out);
 int rs_engine_start(struct rs_engine *engine, unsigned threads);
 int rs_engine_decide(struct rs_engine *engine, struct rs_tables *tables, uint32_t flags);
-void rs_engine_executed(struct rs_engine *engine);
+void rs_engine_forget(struct rs_engine *engine, int blind);
 int rs_engine_fd(const struct rs_engine *engine);
 int rs_engine_question(struct rs_engine *engine, struct rs_notification *out);
 int64_t rs_engine_records(struct rs_engine *engine, int others, char *buffer, size_t size);

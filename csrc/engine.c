@@ -17,6 +17,8 @@
 #define TICK 10000000          /* nanoseconds between two looks of the watch */
 #define PATIENCE 50000000      /* how long a call may take before the watch asks whether its target still lives */
 #define QUIET_TICKS 100        /* looks without any call before the watch sleeps */
+#define BLOCKING_MAX 32        /* calls that wait for others at a time */
+#define SPARE 2                /* threads that do not, at least */
 #define STOP_TRIES 5000        /* of a millisecond each */
 
 /* Questions */
@@ -119,12 +121,39 @@ int rs_engine_decide(struct rs_engine *engine, struct rs_tables *tables, uint32_
     return 0;
 }
 
-void rs_engine_executed(struct rs_engine *engine)
+void rs_engine_forget(struct rs_engine *engine, int blind)
 {
+    atomic_fetch_add(&engine->blind, blind);
     atomic_fetch_add(&engine->age, 1);
 }
 
 /* One call */
+
+/* Whether a call is one of those that are answered here. */
+static int is_taken(const struct rs_numbers *numbers, int32_t nr)
+{
+    const int32_t taken[] = {
+        numbers->openat, numbers->open,  numbers->creat,   numbers->unlink,  numbers->unlinkat, numbers->rmdir,
+        numbers->mkdir,  numbers->mkdirat, numbers->connect, numbers->sendto, numbers->sendmsg,
+    };
+    for (size_t i = 0; i < sizeof taken / sizeof *taken; i++)
+        if (nr == taken[i])
+            return 1;
+    return 0;
+}
+
+/* Whether a call changes who the calling task is: of those nothing is judged, they are noticed. */
+static int changes_identity(const struct rs_numbers *numbers, int32_t nr)
+{
+    const int32_t changing[] = {
+        numbers->setuid,   numbers->setgid,   numbers->setreuid, numbers->setregid,  numbers->setresuid,
+        numbers->setresgid, numbers->setfsuid, numbers->setfsgid, numbers->setgroups, numbers->capset,
+    };
+    for (size_t i = 0; i < sizeof changing / sizeof *changing; i++)
+        if (nr == changing[i])
+            return 1;
+    return 0;
+}
 
 static enum rs_outcome answer(struct rs_held *held)
 {
@@ -133,8 +162,13 @@ static enum rs_outcome answer(struct rs_held *held)
     const int32_t nr = held->n.nr;
     if (!held->reign->tables || nr < 0)
         return RS_QUESTION;
-    if (nr != numbers->openat && nr != numbers->open && nr != numbers->creat && nr != numbers->unlink &&
-        nr != numbers->unlinkat && nr != numbers->rmdir && nr != numbers->mkdir && nr != numbers->mkdirat)
+    if (changes_identity(numbers, nr)) {
+        /* Only the task itself changes it, and makes no other call before it is done. */
+        atomic_fetch_add(&held->engine->age, 1);
+        (void)rs_notif_continue(held->engine->listener, held->n.id);
+        return RS_ANSWERED;
+    }
+    if (!is_taken(numbers, nr))
         return RS_QUESTION;
     int rc = held_task(held);
     if (rc < 0)
@@ -153,7 +187,13 @@ static enum rs_outcome answer(struct rs_held *held)
         return held_remove(held, AT_FDCWD, args[0], AT_REMOVEDIR);
     if (nr == numbers->mkdir)
         return held_make_directory(held, AT_FDCWD, args[0], args[1]);
-    return held_make_directory(held, (int)args[0], args[1], args[2]);
+    if (nr == numbers->mkdirat)
+        return held_make_directory(held, (int)args[0], args[1], args[2]);
+    if (nr == numbers->connect)
+        return held_connect(held, (int)args[0], args[1], args[2]);
+    if (nr == numbers->sendto)
+        return held_sendto(held, args);
+    return held_sendmsg(held, args);
 }
 
 static void take(struct rs_worker *worker, const struct rs_notification *n)
@@ -165,6 +205,8 @@ static void take(struct rs_worker *worker, const struct rs_notification *n)
     held.reign = enter_reign(engine);
     enum rs_outcome outcome = answer(&held);
     leave_reign(engine, held.reign);
+    if (held.blocks)
+        atomic_fetch_sub(&engine->blocking, 1);
     if (held.reserved)
         rs_journal_drop(engine->records, held.reserved);
     atomic_store(&worker->since, 0);
@@ -249,6 +291,24 @@ static int add_worker(struct rs_engine *engine)
     return 0;
 }
 
+int held_may_block(struct rs_held *held)
+{
+    struct rs_engine *engine = held->engine;
+    int rc = 0;
+    if (held->blocks)
+        return 0;
+    if (atomic_fetch_add(&engine->blocking, 1) >= BLOCKING_MAX) {
+        atomic_fetch_sub(&engine->blocking, 1);
+        return -EAGAIN;
+    }
+    held->blocks = 1;
+    (void)pthread_mutex_lock(&engine->watching);
+    if (atomic_load(&engine->blocking) + SPARE > (int)engine->workers_count)
+        rc = add_worker(engine);
+    (void)pthread_mutex_unlock(&engine->watching);
+    return rc;
+}
+
 /*
  * Frees threads whose target has died, and adds one while all that there are stand still: a file system can be slow,
  * or be served by a process of the same tree.
@@ -321,6 +381,7 @@ void rs_engine_free(struct rs_engine *engine)
     for (unsigned i = 0; i < engine->workers_count; i++) {
         struct rs_worker *worker = &engine->workers[i];
         rs_walker_free(worker->walker);
+        free(worker->buffer);
         for (int task = 0; task < TASKS; task++)
             free(worker->tasks[task].who);
     }

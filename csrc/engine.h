@@ -24,11 +24,11 @@ int rs_names_share(struct rs_names *names); /* with others that add or remove si
 int rs_names_release(struct rs_names *names);
 
 #define RS_RECORD_ALL 1 /* keep records of allowed calls, too */
-#define RS_FORGETFUL 2  /* what is known of a task is not kept from call to call: nobody says when it execs */
 
 /* The numbers of the calls that the engine takes; all others are questions. From the table of system calls. */
 struct rs_numbers {
-    int32_t open, openat, creat, unlink, unlinkat, rmdir, mkdir, mkdirat, chmod, fchmodat, connect, sendto, sendmsg;
+    int32_t open, openat, creat, unlink, unlinkat, rmdir, mkdir, mkdirat, connect, sendto, sendmsg;
+    int32_t setuid, setgid, setreuid, setregid, setresuid, setresgid, setfsuid, setfsgid, setgroups, capset;
 };
 
 /*
@@ -44,12 +44,15 @@ int rs_engine_start(struct rs_engine *engine, unsigned threads);
 
 /*
  * Decide by these tables from the next call on; they are the engine's from here. NULL: everything is a question.
- * `flags` is RS_RECORD_ALL, RS_FORGETFUL or both.
+ * `flags` is RS_RECORD_ALL or 0.
  */
 int rs_engine_decide(struct rs_engine *engine, struct rs_tables *tables, uint32_t flags);
 
-/* A task has become another program, or may have: forget what was known of tasks. */
-void rs_engine_executed(struct rs_engine *engine);
+/*
+ * Forget what is known of tasks: one of them may become another program. As long as the sum of all `blind` is not 0,
+ * nothing that is learnt is kept from call to call.
+ */
+void rs_engine_forget(struct rs_engine *engine, int blind);
 
 /* An eventfd (eventfd(2)), readable while there are questions or records to take. */
 int rs_engine_fd(const struct rs_engine *engine);

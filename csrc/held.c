@@ -39,7 +39,7 @@ int held_task(struct rs_held *held)
     const uint64_t age = atomic_load(&held->engine->age);
     struct rs_task *task = &held->worker->tasks[(unsigned)tid % TASKS];
     held->task = task;
-    if (task->tid == tid && task->age == age && !(held->reign->flags & RS_FORGETFUL) && alive(task))
+    if (task->tid == tid && task->age == age && atomic_load(&held->engine->blind) == 0 && alive(task))
         return 0;
     held_forget(task);
     int fd = rs_target_open(tid);
@@ -164,6 +164,14 @@ int held_child_name(int parent, const char *name, char *path, size_t size)
     return (int)(at + named);
 }
 
+/* MESSAGE_MAX bytes for this call, or NULL. */
+char *held_buffer(struct rs_held *held)
+{
+    if (!held->worker->buffer)
+        held->worker->buffer = malloc(MESSAGE_MAX);
+    return held->worker->buffer;
+}
+
 void held_add(struct rs_effects *effects, enum rs_operation operation)
 {
     effects->each[effects->count++].operation = operation;
@@ -187,6 +195,10 @@ static void put(struct rs_held *held, const struct rs_effects *effects, const st
         .error = error,
         .operation = (uint32_t)effect->operation,
     };
+    if (effect->operation == RS_CONNECT) {
+        head.flags |= effects->datagram ? RS_RECORD_DATAGRAM : 0;
+        head.port = effects->port;
+    }
     struct rs_journal *journal = keep ? engine->records : engine->others;
     /* Room was reserved; the rest is bounded here. So neither can fail. */
     (void)rs_journal_put(journal, &head, effects->path, effects->length, keep ? task->who : NULL,
@@ -229,6 +241,16 @@ static int prepare_record(struct rs_held *held, unsigned count)
     return 0;
 }
 
+static int decide(const struct rs_held *held, const struct rs_effects *effects, enum rs_operation operation,
+                  struct rs_verdict *out)
+{
+    if (operation == RS_CONNECT)
+        return rs_decide_address(held->reign->tables, operation, (const unsigned char *)effects->path,
+                                 effects->length, effects->port, out);
+    return rs_decide_path(held->reign->tables, held->worker->walker, operation, effects->path, effects->length,
+                          out);
+}
+
 /*
  * Let the tables decide. *allowed is 1 if all effects may be; the caller then acts, records and answers. A denial is
  * recorded and answered here.
@@ -241,8 +263,7 @@ enum rs_outcome held_judge(struct rs_held *held, struct rs_effects *effects, int
     *allowed = 0;
     for (unsigned i = 0; i < effects->count; i++) {
         struct rs_effect *effect = &effects->each[i];
-        if (rs_decide_path(held->reign->tables, held->worker->walker, effect->operation, effects->path,
-                           effects->length, &effect->verdict) < 0)
+        if (decide(held, effects, effect->operation, &effect->verdict) < 0)
             return RS_QUESTION;
         switch (effect->verdict.answer) {
         case RS_ALLOW:

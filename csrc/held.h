@@ -38,6 +38,7 @@ struct rs_worker {
     atomic_uint_fast64_t id;  /* of the call at work */
     atomic_int_fast64_t since; /* CLOCK_MONOTONIC, nanoseconds; 0: receiving */
     struct rs_walker *walker;
+    char *buffer; /* MESSAGE_MAX bytes, or NULL */
     struct rs_task tasks[TASKS];
 };
 
@@ -53,7 +54,7 @@ struct rs_engine {
     struct rs_numbers numbers;
     struct rs_journal *records, *others;
     atomic_uint_fast64_t sequence, age, answered, asked;
-    atomic_int stopping;
+    atomic_int stopping, blind;
 
     pthread_mutex_t lock; /* of all that follows */
     struct rs_reign *reign;
@@ -64,8 +65,8 @@ struct rs_engine {
     pthread_cond_t watched;
     pthread_t watch;
     int watch_there;
-    atomic_int watch_sleeps, receiving;
-    unsigned workers_count; /* only the watch and the starter add some */
+    atomic_int watch_sleeps, receiving, blocking;
+    unsigned workers_count; /* with `watching` held */
     struct rs_worker workers[WORKERS_MAX];
 };
 
@@ -77,6 +78,7 @@ struct rs_held {
     struct rs_task *task;
     int64_t began;
     unsigned reserved; /* records that have been promised room */
+    int blocks;        /* it has said that it may wait for others */
 };
 
 enum rs_outcome {
@@ -91,12 +93,15 @@ struct rs_effect {
 };
 
 #define EFFECTS_MAX 2
+#define MESSAGE_MAX 65536
 
 struct rs_effects {
     unsigned count;
     struct rs_effect each[EFFECTS_MAX];
     size_t length;
-    char path[RS_PATH_ROOM];
+    unsigned port;
+    int datagram;
+    char path[RS_PATH_ROOM]; /* or the bytes of an IP address */
 };
 
 /* held.c */
@@ -115,14 +120,21 @@ void held_record(struct rs_held *held, const struct rs_effects *effects, int err
 enum rs_outcome held_reply(struct rs_held *held, int64_t value);
 enum rs_outcome held_fail(struct rs_held *held, int error);
 void held_forget(struct rs_task *task);
+char *held_buffer(struct rs_held *held);
+
+/* engine.c: to be asked before anything that may wait for others; -EAGAIN if nobody would be left to receive. */
+int held_may_block(struct rs_held *held);
 
 /* who.c */
 int64_t rs_describe(pid_t pid, pid_t launcher, char *buffer, size_t size);
 
-/* held_open.c, held_names.c */
+/* held_open.c, held_names.c, held_sockets.c */
 enum rs_outcome held_open(struct rs_held *held, int dirfd, uint64_t path, uint64_t flags, uint64_t mode);
 enum rs_outcome held_remove(struct rs_held *held, int dirfd, uint64_t path, int flags);
 enum rs_outcome held_make_directory(struct rs_held *held, int dirfd, uint64_t path, uint64_t mode);
+enum rs_outcome held_connect(struct rs_held *held, int fd, uint64_t address, uint64_t length);
+enum rs_outcome held_sendto(struct rs_held *held, const uint64_t *args);
+enum rs_outcome held_sendmsg(struct rs_held *held, const uint64_t *args);
 
 static inline void held_drop_pin(struct rs_pin *pin)
 {

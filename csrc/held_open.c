@@ -85,9 +85,9 @@ static enum rs_outcome open_pinned(struct rs_held *held, const struct rs_identit
     if (fstat(pin, &st) < 0)
         return RS_QUESTION;
     const int directory = S_ISDIR(st.st_mode);
-    if (!S_ISREG(st.st_mode) && !directory && !is_harmless_device(&st))
+    if (!S_ISREG(st.st_mode) && !directory && !S_ISFIFO(st.st_mode) && !is_harmless_device(&st))
         return RS_QUESTION;
-    if (held_plain_file_system(pin) <= 0 && !S_ISCHR(st.st_mode))
+    if ((S_ISREG(st.st_mode) || directory) && held_plain_file_system(pin) <= 0)
         return RS_QUESTION;
     int length = held_name(pin, effects.path, PATH_MAX);
     if (length < 0)
@@ -111,9 +111,11 @@ static enum rs_outcome open_pinned(struct rs_held *held, const struct rs_identit
         return outcome;
     if (held_valid(held) < 0)
         return RS_ANSWERED;
+    if (S_ISFIFO(st.st_mode) && !(flags & O_NONBLOCK) && held_may_block(held) < 0)
+        return RS_QUESTION;
     int fd = rs_open(as, pin, flags);
     if (fd == -EINTR)
-        return RS_QUESTION;
+        return held_valid(held) < 0 ? RS_ANSWERED : RS_QUESTION;
     if (fd < 0) {
         held_record(held, &effects, -fd);
         return fail(held, -fd);

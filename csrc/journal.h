@@ -9,7 +9,8 @@
 
 #include "rampart.h"
 
-#define RS_RECORD_ALLOWED 1 /* else denied */
+#define RS_RECORD_ALLOWED 1  /* else denied */
+#define RS_RECORD_DATAGRAM 2 /* `path` is an IP address: of a datagram; else of a stream */
 
 /* A record begins with this; `path` and `who` bytes follow, and zeroes up to a multiple of 8. Native byte order. */
 struct rs_record {

@@ -9,79 +9,24 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-import struct
 from collections.abc import Iterator
 from typing import Any
 
 import attrs
 
+from rampart_seccomp.broker.verifying import Stage
 from rampart_seccomp.calls.notification import Listener, Notification
 from rampart_seccomp.calls.shim import checked, ffi, lib
 from rampart_seccomp.calls.stillness import Stillness
-from rampart_seccomp.events import Operation
 from rampart_seccomp.kernel.libseccomp import number_of
 from rampart_seccomp.kernel.syscalls import name_of
 from rampart_seccomp.policy import AnyMatcher
 from rampart_seccomp.policy.tables import compile_tables
 
-__all__ = ["Acting", "Engine", "Record", "Tables", "read_records"]
+__all__ = ["Engine", "Tables"]
 
-_OPERATIONS = tuple(Operation)
 _serials = itertools.count(1)
-
-_RECORD = struct.Struct("=IIIIQQQQiiiiII")
-_WHO = struct.Struct("=II")
-_WHO_PROCESS = struct.Struct("=iIQQQ")
 _CHUNK = 1 << 18
-
-
-@attrs.frozen
-class Acting:
-    """A process of the tree as it was when a record was made.
-
-    Attributes:
-        pid: Its thread group.
-        start_time: In clock ticks since boot.
-        path: Of its image; None where it could not be read.
-        image: Device and inode of that.
-    """
-
-    pid: int
-    start_time: int
-    path: bytes | None
-    image: tuple[int, int]
-
-
-@attrs.frozen
-class Record:
-    """What the engine decided about one effect of a call.
-
-    Attributes:
-        number: Its place in the order of the tree's decisions.
-        serial: Of the tables that decided.
-        operation: What was done, or would have been.
-        path: Real absolute name of the object.
-        allowed: Whether it was allowed.
-        errno: What the program saw; None for success.
-        syscall: Name of the system call.
-        tid, tgid: Thread and process that made it.
-        held_ns: How long the call was held, in nanoseconds.
-        processes: The acting process and its ancestors, the nearest first; empty if nobody looked.
-        argv: Command line of the acting process, as it showed it then.
-    """
-
-    number: int
-    serial: int
-    operation: Operation
-    path: bytes
-    allowed: bool
-    errno: int | None
-    syscall: str
-    tid: int
-    tgid: int
-    held_ns: int
-    processes: tuple[Acting, ...] = ()
-    argv: tuple[bytes, ...] = ()
 
 
 @attrs.define(eq=False)
@@ -151,24 +96,36 @@ class Engine:
         """An fd that is readable (poll(2)) while there are questions or records."""
         return int(lib.rs_engine_fd(self._raw))
 
-    def put_in_force(self, tables: Tables | None, *, record_all: bool, forgetful: bool) -> None:
+    def put_in_force(self, tables: Tables | None, *, record_all: bool) -> None:
         """Decide by another policy from the next call on; None makes everything a question.
 
         Args:
             tables: What decides; it cannot be used again.
             record_all: Keep records of allowed calls, too.
-            forgetful: Keep nothing of what is known of a task from call to call.
 
         Raises:
             OSError: ENOMEM; nothing has changed.
         """
-        flags = (lib.RS_RECORD_ALL if record_all else 0) | (lib.RS_FORGETFUL if forgetful else 0)
+        flags = lib.RS_RECORD_ALL if record_all else 0
         raw = ffi.NULL if tables is None else tables.release()
         checked(lib.rs_engine_decide(self._raw, raw, flags), "malloc")
 
-    def executed(self) -> None:
-        """Forget what is known of tasks: one of them has become another program."""
-        lib.rs_engine_executed(self._raw)
+    def executing(self, stage: Stage, *, leader: bool) -> None:
+        """Note where an exec is, before the task can go on from there.
+
+        Args:
+            stage: Where it is.
+            leader: Whether the leader of the thread group makes it. If not, the leader goes on meanwhile, and
+                its number is the one that the process has afterwards.
+        """
+        if stage is Stage.LOST:
+            lib.rs_engine_forget(self._raw, 1)
+        else:
+            lib.rs_engine_forget(self._raw, 0 if leader else 1 if stage is Stage.BEGUN else -1)
+
+    def wake(self) -> None:
+        """Make the fd readable."""
+        os.eventfd_write(self.fileno(), 1)
 
     def questions(self) -> Iterator[Notification]:
         """Take the calls that are to be decided in Python."""
@@ -192,7 +149,7 @@ class Engine:
             return
 
     def take_records(self, *, kept: bool) -> bytes:
-        """Take records as bytes, for `read_records`.
+        """Take records as bytes, for `records.read_records`.
 
         Args:
             kept: Those that must be on record; otherwise what is left of the others.
@@ -224,44 +181,3 @@ class Engine:
         """Free everything, after a successful `stop`."""
         raw, self._raw = self._raw, ffi.NULL
         lib.rs_engine_free(raw)
-
-
-def read_records(raw: bytes) -> Iterator[Record]:
-    """Read what `Engine.take_records` gave."""
-    at = 0
-    while at < len(raw):
-        (
-            size, path_size, who_size, flags, number, serial, _, held, tid, tgid, call, error, operation, _,
-        ) = _RECORD.unpack_from(raw, at)  # fmt: skip
-        start = at + _RECORD.size
-        processes, argv = _read_who(raw[start + path_size : start + path_size + who_size])
-        yield Record(
-            number=number,
-            serial=serial,
-            operation=_OPERATIONS[operation],
-            path=raw[start : start + path_size],
-            allowed=bool(flags & lib.RS_RECORD_ALLOWED),
-            errno=error or None,
-            syscall=name_of(call),
-            tid=tid,
-            tgid=tgid,
-            held_ns=held,
-            processes=processes,
-            argv=argv,
-        )
-        at += size
-
-
-def _read_who(raw: bytes) -> tuple[tuple[Acting, ...], tuple[bytes, ...]]:
-    if not raw:
-        return (), ()
-    count, argv_size = _WHO.unpack_from(raw)
-    at = _WHO.size
-    found = []
-    for _ in range(count):
-        pid, path_size, start, device, inode = _WHO_PROCESS.unpack_from(raw, at)
-        at += _WHO_PROCESS.size
-        found.append(Acting(pid, start, raw[at : at + path_size] or None, (device, inode)))
-        at += (path_size + 7) & ~7
-    argv = raw[at : at + argv_size]
-    return tuple(found), tuple(argv.removesuffix(b"\0").split(b"\0")) if argv else ()

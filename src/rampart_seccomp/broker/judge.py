@@ -116,6 +116,8 @@ class Judge:
 
     def recall(self, event: Event, *, allowed: bool) -> Judgement:
         """Say why the engine decided as it did, about an event that this policy decides on its own."""
+        if isinstance(event, ConnectEvent) and event.address is not None:
+            event = attrs.evolve(event, names=self._names.known(event.address))
         decision = self._matcher.decide(event)
         if decision.verdict == ("allow" if allowed else "deny"):
             return _allowed(event, decision) if allowed else _denied(event, decision)

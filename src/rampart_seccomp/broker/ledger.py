@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import ipaddress
 import itertools
 import threading
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, TypeVar
 
 from rampart_seccomp.broker.denials import Decided, Denial, bounded
-from rampart_seccomp.broker.engine import Engine, Record, read_records
+from rampart_seccomp.broker.engine import Engine
 from rampart_seccomp.broker.judge import Judge, Judgement
 from rampart_seccomp.broker.lineage import Lineage
-from rampart_seccomp.events import FileEvent, Process
+from rampart_seccomp.broker.records import Record, read_records
+from rampart_seccomp.events import ConnectEvent, Event, FileEvent, Operation, Process
 
 if TYPE_CHECKING:
     from rampart_seccomp.broker.broker import Broker
 
 __all__ = ["Ledger"]
+
+T = TypeVar("T")
 
 _KEPT = 10_000
 """Decisions and denials that are kept for the harness; the audit log has all."""
@@ -28,8 +33,8 @@ _UNREAD_MAX = 8 << 20
 class Ledger:
     """The decisions of one tree. Safe to use from several threads.
 
-    What the engine decides is in its journal before the program goes on; it is collected when it must be on
-    record, when somebody asks, and before anything that could change what it says about who acted.
+    What the engine decides is in its journal before the program goes on. It is collected by one thread, the one
+    that also learns of execs, so that it knows who acted.
 
     Args:
         broker: Tells and records.
@@ -38,7 +43,7 @@ class Ledger:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._lock = threading.RLock()
-        self._denials: deque[Denial] = deque(maxlen=_KEPT)
+        self._denials: deque[tuple[int, Denial]] = deque(maxlen=_KEPT)
         self._events: deque[tuple[int, Decided]] = deque(maxlen=_KEPT)
         self._numbers = itertools.count()
         self._engine: Engine | None = None
@@ -69,27 +74,23 @@ class Ledger:
     def denials(self) -> list[Denial]:
         """What was denied, oldest first; the latest 10,000."""
         with self._lock:
-            self.collect()
-            return list(self._denials)
+            return _ordered(self._denials)
 
     @property
     def events(self) -> list[Decided]:
         """What was decided, oldest first; the latest 10,000."""
         with self._lock:
-            self.collect()
             self._take_others()
             unread, self._unread, self._unread_size = self._unread, deque(), 0
             for raw in unread:
                 for record in read_records(raw):
                     self._keep(record.number, self._judgement(record), record.errno)
-            ordered = sorted(self._events, key=lambda item: item[0])
-            return [decided for _, decided in ordered]
+            return _ordered(self._events)
 
-    def deny(self, denial: Denial) -> None:
-        """Note a denial, for the harness."""
+    def deny(self, number: int, denial: Denial) -> None:
+        """Note a denial, for the harness, at its place in the order of decisions."""
         with self._lock:
-            self.collect()
-            self._denials.append(denial)
+            self._denials.append((number, denial))
 
     def number(self) -> int:
         """Take the next number in the order of decisions: before the call is answered."""
@@ -109,7 +110,6 @@ class Ledger:
             held_ns: How long the call was held, in nanoseconds.
         """
         with self._lock:
-            self.collect()
             self._keep(number, judgement, error)
         self._broker._write(judgement, error, enforced, held_ns)
 
@@ -125,18 +125,26 @@ class Ledger:
         judgement = self._judgement(record)
         if not judgement.allowed:
             suggestion = self._judges[record.serial].suggest(judgement)
-            self._denials.append(self._broker._denial(judgement, suggestion))
+            self._denials.append((record.number, self._broker._denial(judgement, suggestion)))
         self._keep(record.number, judgement, record.errno)
         enforced = "performed" if judgement.allowed else "answered"
         self._broker._write(judgement, record.errno, enforced, record.held_ns)
 
     def _judgement(self, record: Record) -> Judgement:
-        event = FileEvent(
-            operation=record.operation,
-            path=record.path,
-            syscall=record.syscall,
-            process=self._process(record),
-        )
+        process = self._process(record)
+        event: Event
+        if record.operation is Operation.CONNECT:
+            event = ConnectEvent(
+                protocol=record.protocol,
+                address=ipaddress.ip_address(record.path),
+                port=record.port,
+                syscall=record.syscall,
+                process=process,
+            )
+        else:
+            event = FileEvent(
+                operation=record.operation, path=record.path, syscall=record.syscall, process=process
+            )
         return self._judges[record.serial].recall(event, allowed=record.allowed)
 
     def _process(self, record: Record) -> Process | None:
@@ -169,3 +177,7 @@ class Ledger:
             self._unread_size += len(raw)
         while self._unread_size > _UNREAD_MAX and len(self._unread) > 1:
             self._unread_size -= len(self._unread.popleft())
+
+
+def _ordered(numbered: Iterable[tuple[int, T]]) -> list[T]:
+    return [value for _, value in sorted(numbered, key=lambda item: item[0])]

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 
 import attrs
 
-from rampart_seccomp.broker.engine import Acting
+from rampart_seccomp.broker.records import Acting
 from rampart_seccomp.events import Program
 from rampart_seccomp.launch.protocol import Child
 
@@ -93,8 +93,8 @@ class Lineage:
         """Say what a process was when it, and its ancestors, were looked at; None if that is not known.
 
         Args:
-            processes: The process, and its ancestors, the nearest first. Nobody of them has executed anything
-                since.
+            processes: The process, and its ancestors, the nearest first. Nobody of them has executed more than
+                one program since.
         """
         climbed: list[Acting] = []
         found: Standing | None = None
@@ -109,7 +109,10 @@ class Lineage:
             parents = [process.pid for process in processes[1 : len(climbed) + 1]]
             if found is None or self._adopters.intersection(parents):
                 return None
-        return found if all(process.image == found.image for process in climbed) else None
+        image = processes[0].image
+        if not climbed and found.image != image:
+            found = found.beneath  # it has become something else just after
+        return found if found and all(process.image == found.image for process in climbed) else None
 
     def executed(
         self,

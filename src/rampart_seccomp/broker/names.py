@@ -51,6 +51,10 @@ class HostNames:
         self._resolve()
         return self._known.get(address, frozenset())
 
+    def known(self, address: Address) -> frozenset[str]:
+        """Return the policy's names for an address, as far as they are known; asks nobody."""
+        return self._known.get(address, frozenset())
+
     def _resolve(self) -> None:
         with self._lock:
             if time.monotonic() - self._asked < self.FRESH:

@@ -24,7 +24,7 @@ from rampart_seccomp.broker.names import HostNames
 from rampart_seccomp.broker.pool import Pool
 from rampart_seccomp.broker.processes import describe, is_stopped
 from rampart_seccomp.broker.questions import Bounced
-from rampart_seccomp.broker.verifying import Verifying
+from rampart_seccomp.broker.verifying import Stage, Verifying
 from rampart_seccomp.calls.call import CallChanged, Setting, Vigil, Withheld
 from rampart_seccomp.calls.decode import decode
 from rampart_seccomp.calls.notification import Listener, Notification
@@ -111,6 +111,8 @@ class Session:
         self._names = names
         self._tables = tables
         self._engine: Engine | None = None
+        self._caught_up = threading.Condition()
+        self._asked_for = self._collected = 0
         self._settled = threading.Event()
         self._error: BaseException | None = None
         self._launcher = -1
@@ -128,12 +130,28 @@ class Session:
     @property
     def denials(self) -> list[Denial]:
         """What was denied, oldest first; the latest 10,000."""
+        self._catch_up()
         return self._ledger.denials
 
     @property
     def events(self) -> list[Decided]:
         """What was decided, oldest first; the latest 10,000."""
+        self._catch_up()
         return self._ledger.events
+
+    def _catch_up(self) -> None:
+        """Have the session's thread collect what the engine has decided so far."""
+        if self._thread is threading.current_thread():
+            return
+        with self._caught_up:
+            if self._engine is None:
+                return
+            self._asked_for += 1
+            wanted = self._asked_for
+            self._engine.wake()
+            self._caught_up.wait_for(
+                lambda: self._collected >= wanted or self.finished.is_set(), timeout=_LAST_WORDS
+            )
 
     @property
     def started(self) -> bool:
@@ -208,14 +226,14 @@ class Session:
         """Have nothing decided by the engine any more: Python knows more than the policy says."""
         with self._changing:
             if self._engine is not None:
-                self._engine.put_in_force(None, record_all=False, forgetful=True)
+                self._engine.put_in_force(None, record_all=False)
 
     def _put_in_force(self) -> None:
         if self._engine is None or self._tables is None:
             return
         self._ledger.judged_by(self._tables.serial, self._judge)
         record_all = self._broker._records_allowed
-        self._engine.put_in_force(self._tables, record_all=record_all, forgetful=True)
+        self._engine.put_in_force(self._tables, record_all=record_all)
 
     # The session's thread
 
@@ -255,15 +273,18 @@ class Session:
 
     def _stop_engine(self) -> bool:
         """Stop the engine and keep its last records; False if one of its threads hangs in the kernel."""
-        with self._changing:
-            engine, self._engine = self._engine, None
+        engine = self._engine
         if engine is None:
             return True
-        if not engine.stop():
-            return False
-        self._ledger.detach()
-        engine.close()
-        return True
+        stopped = engine.stop()
+        if stopped:
+            self._ledger.detach()
+        with self._changing, self._caught_up:
+            self._engine = None
+            self._caught_up.notify_all()
+        if stopped:
+            engine.close()
+        return stopped
 
     def _see_off_launcher(self) -> None:
         """Tell the launcher to end the tree, if it is still there, and wait until it has."""
@@ -348,12 +369,19 @@ class Session:
             self._lineage,
             self._note_tampering,
             self._nudge_launcher,
+            self._executing,
             degraded=lambda: not self._judge.relies_on_execs or self._broker.degraded(Operation.EXEC),
         )
         if self.native:
             self._start_engine(taken.listener, taken.command_pid, self._lineage)
         self._control.send(protocol.encode(protocol.Go()))
         return True
+
+    def _executing(self, stage: Stage, *, leader: bool) -> None:
+        """Tell the engine about an exec: what it knows of tasks may not hold any more."""
+        with self._changing:
+            if self._engine is not None:
+                self._engine.executing(stage, leader=leader)
 
     def _start_engine(self, listener: Listener, member: int, lineage: Lineage) -> None:
         engine = Engine(listener, member, self._names)
@@ -410,10 +438,6 @@ class Session:
         elif isinstance(message, protocol.Stopping):
             self._launcher_stopped = True
         elif isinstance(message, protocol.Traced | protocol.Executed):
-            if isinstance(message, protocol.Executed):
-                self._ledger.collect()
-                if self._engine is not None:
-                    self._engine.executed()
             if self._verifying is not None:
                 self._verifying.hear(message)
         elif isinstance(message, protocol.Ended):
@@ -440,7 +464,7 @@ class Session:
             errno=errno.ETIMEDOUT if limit is protocol.Limit.WALL_TIME else errno.EAGAIN,
             where=f"limits.{key}",
         )
-        self._ledger.deny(denial)
+        self._ledger.deny(self._ledger.number(), denial)
         self._broker._note_limit(denial)
         self._fail(LimitExceeded(denial.errno, f"{denial.object}: the tree was ended before it started"))
 
@@ -455,24 +479,33 @@ class Session:
 
     def _take_questions(self, engine: Engine) -> bool:
         """Take what the engine has to say; False if the launcher's end was met on the way."""
+        with self._caught_up:
+            wanted = self._asked_for
         engine.clear()
-        there = True
+        there = self._hear_out()
         for notification in engine.questions():
-            # What was decided before this call was made is on record as of then.
-            self._ledger.collect()
             there = self._submit(notification) and there
         self._ledger.collect()
+        with self._caught_up:
+            self._collected = wanted
+            self._caught_up.notify_all()
+        return there
+
+    def _hear_out(self) -> bool:
+        """Hear what the launcher has said so far; False at its end.
+
+        Whoever makes a call may have become another program: that is said before it can make one.
+        """
+        there = True
+        while there and _readable(self._control):
+            there = self._hear()
         return there
 
     def _submit(self, notification: Notification) -> bool:
         """Have a call answered; False if the launcher's end was met on the way."""
         with self._quiet:
             self._at_work += 1
-        # What the launcher said before this call was made is heard before it is judged: who makes it may have
-        # become another program since.
-        there = True
-        while there and _readable(self._control):
-            there = self._hear()
+        there = self._hear_out()
         self._pool.submit(lambda: self._handle(notification))
         return there
 
@@ -562,8 +595,8 @@ class Session:
     def _refuse(self, judgement: Judgement, notification: Notification, began: int) -> None:
         known = self._with_process(judgement, notification)
         # Known to the harness before the program can act on it; on record after the reply.
-        self._ledger.deny(self._broker._denial(known, self._judge.suggest(known)))
         number = self._ledger.number()
+        self._ledger.deny(number, self._broker._denial(known, self._judge.suggest(known)))
         try:
             notification.deny(known.errno)
         finally:
@@ -571,15 +604,17 @@ class Session:
 
     def _note_denial(self, judgement: Judgement, began: int) -> None:
         """Record what is left out of a call that is done in part."""
-        self._ledger.deny(self._broker._denial(judgement, self._judge.suggest(judgement)))
-        self._record(judgement, judgement.errno, "answered", began)
+        number = self._ledger.number()
+        self._ledger.deny(number, self._broker._denial(judgement, self._judge.suggest(judgement)))
+        self._record(judgement, judgement.errno, "answered", began, number)
 
     def _note_tampering(self, call: ExecCall) -> None:
         """Record a process that was killed at its exec: it had become something else than was judged."""
         where = "built-in: exec-tampered, another program, argument or variable than was judged"
         judgement = Judgement(call.events[0], allowed=False, where=where, errno=errno.EACCES)
-        self._ledger.deny(self._broker._denial(judgement, None))
-        self._record(judgement, errno.EACCES, "killed", time.monotonic_ns())
+        number = self._ledger.number()
+        self._ledger.deny(number, self._broker._denial(judgement, None))
+        self._record(judgement, errno.EACCES, "killed", time.monotonic_ns(), number)
 
     def _give_up(self, notification: Notification) -> None:
         if not notification.valid():
@@ -590,8 +625,9 @@ class Session:
             return
         failure = RefusedEvent(syscall=notification.syscall)
         judgement = Judgement(failure, allowed=False, where="built-in: the broker failed")
-        self._ledger.deny(self._broker._denial(judgement, None))
-        self._record(judgement, errno.EACCES, "answered", time.monotonic_ns())
+        number = self._ledger.number()
+        self._ledger.deny(number, self._broker._denial(judgement, None))
+        self._record(judgement, errno.EACCES, "answered", time.monotonic_ns(), number)
 
     def _with_process(self, judgement: Judgement, notification: Notification) -> Judgement:
         event: Event = judgement.event
@@ -601,10 +637,8 @@ class Session:
         return attrs.evolve(judgement, event=attrs.evolve(event, process=process))
 
     def _record(
-        self, judgement: Judgement, error: int | None, enforced: str, began: int, number: int | None = None
+        self, judgement: Judgement, error: int | None, enforced: str, began: int, number: int
     ) -> None:
-        if number is None:
-            number = self._ledger.number()
         self._ledger.record(number, judgement, error, enforced, time.monotonic_ns() - began)
 
 

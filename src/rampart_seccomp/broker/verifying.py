@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import errno
 import itertools
 import os
@@ -19,7 +20,7 @@ from rampart_seccomp.events import Program
 from rampart_seccomp.launch import protocol
 from rampart_seccomp.policy.clean import clean
 
-__all__ = ["Flight", "Verifying"]
+__all__ = ["Flight", "Stage", "Verifying"]
 
 _ERESTARTSYS, _ERESTARTNOINTR = 512, 513  # include/linux/errno.h
 _INTERRUPTIBLE = frozenset(
@@ -30,6 +31,17 @@ _INTERRUPTIBLE = frozenset(
 _REFUSED = (errno.EPERM, errno.EACCES, errno.ENOSYS)
 _LOOK = 0.1
 """Seconds between two looks at whether the target of a wait still lives."""
+
+
+class Stage(enum.Enum):
+    """Where an exec is, for those who remember what a process was."""
+
+    BEGUN = "begun"
+    """It is about to be let go."""
+    OVER = "over"
+    """It has taken place, or has failed."""
+    LOST = "lost"
+    """It is let go, and nobody will tell what comes of it."""
 
 
 @attrs.define(eq=False)
@@ -43,6 +55,7 @@ class Flight:
         cookie: Tells it apart.
         error: Why it cannot be traced; 0 if it is; None while that is not known.
         withdrawn: It was not let go after all.
+        told: Others were told that it has begun.
     """
 
     call: ExecCall | None
@@ -51,6 +64,12 @@ class Flight:
     was: Standing | None = None
     error: int | None = None
     withdrawn: bool = False
+    told: bool = False
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether the leader of the thread group makes the call."""
+        return self.notification.tid == self.tgid
 
     @property
     def tgid(self) -> int:
@@ -69,6 +88,7 @@ class Verifying:
         lineage: Who is who; learns what was executed before the process goes on.
         tampered: Told of a process that was killed, since it had become something else than was decided.
         nudge: Continues a launcher that was stopped along with its command: others of the tree wait for it.
+        tell: Told of the stages of each exec, and whether it is made by the leader of its thread group.
         degraded: Tells whether execs may, under the policy in force, go on unverified where ptrace(2) is
             refused.
     """
@@ -80,6 +100,7 @@ class Verifying:
         lineage: Lineage,
         tampered: Callable[[ExecCall], None],
         nudge: Callable[[], None],
+        tell: Callable[..., None],
         *,
         degraded: Callable[[], bool],
     ) -> None:
@@ -88,6 +109,7 @@ class Verifying:
         self._lineage = lineage
         self._tampered = tampered
         self.nudge = nudge
+        self._tell = tell
         self._degraded = degraded
         self._cookies = itertools.count(1)
         self._flights: dict[int, Flight] = {}
@@ -116,6 +138,8 @@ class Verifying:
             call.enforced = "verified" if flight.error == 0 else "unverified"
             notification.ensure_valid()
             call.close()
+            flight.told = True
+            self._tell(Stage.BEGUN if flight.error == 0 else Stage.LOST, leader=flight.is_leader)
             notification.allow()
         except BaseException:
             self._withdraw(flight)
@@ -251,6 +275,8 @@ class Verifying:
             self._committed(flight, flight.call, executed)
         elif outcome is protocol.Outcome.TAMPERED and not flight.withdrawn and flight.call is not None:
             self._tampered(flight.call)
+        if flight.told and flight.error == 0:
+            self._tell(Stage.OVER, leader=flight.is_leader)
         with self._changed:
             self._by_cookie.pop(flight.cookie, None)
             if self._flights.get(flight.tgid) is flight:

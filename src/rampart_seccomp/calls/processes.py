@@ -29,6 +29,12 @@ from rampart_seccomp.calls.shim import lib
 
 __all__ = ["DECODERS", "SIGNAL_DECODERS"]
 
+_IDENTITY = (
+    *("setuid", "setgid", "setreuid", "setregid", "setresuid", "setresgid"),
+    *("setfsuid", "setfsgid", "setgroups", "capset"),
+)
+"""Calls on the caller itself: nothing is judged; whoever remembers what a thread is has to hear of them."""
+
 _OUTSIDE = Refusal("a process outside of the tree", errno.EPERM)
 _CAP_KILL = 5
 _LIMITS = struct.Struct("=QQ")  # struct rlimit64; on 64 bits struct rlimit is the same
@@ -302,6 +308,7 @@ DECODERS: Mapping[str, Decoder] = MappingProxyType(
         "prctl": prctl,
         "setpriority": _priority(0),
         "ioprio_set": _priority(1),
+        **dict.fromkeys(_IDENTITY, ProcessCall),
         **SIGNAL_DECODERS,
     }
 )

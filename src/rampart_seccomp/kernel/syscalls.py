@@ -115,11 +115,10 @@ _FREE_CALLS = [
     *_all(
         """
         getpid gettid getppid getpgid getpgrp getsid setpgid setsid getuid geteuid getgid getegid getresuid
-        getresgid getgroups setuid setgid setreuid setregid setresuid setresgid setfsuid setfsgid setgroups
-        capget capset uname sysinfo getrusage times getcpu lsm_get_self_attr lsm_list_modules
+        getresgid getgroups capget uname sysinfo getrusage times getcpu lsm_get_self_attr lsm_list_modules
         """,
         FREE,
-        note="own identity, or harmless information; the broker performs as what the thread then is",
+        note="own identity, or harmless information",
     ),
     *_all(
         """
@@ -177,6 +176,11 @@ _MEDIATED_CALLS = [
         "fchmod fchown fsetxattr fremovexattr",
         MEDIATED,
         note="changes metadata through an fd that was opened for reading only",
+    ),
+    *_all(
+        "setuid setgid setreuid setregid setresuid setresgid setfsuid setfsgid setgroups capset",
+        MEDIATED,
+        note="own identity: carried out by the kernel, and noticed, since the broker performs as what a thread is",
     ),
     *_all("execve execveat", MEDIATED),
     *_all("connect bind", MEDIATED),
