@@ -7,7 +7,7 @@ from pathlib import Path
 from cffi import FFI
 
 HERE = Path(__file__).resolve().parent
-SOURCES = ["listener.c", "target.c", "resolve.c", "files.c", "sockets.c", "identity.c"]
+SOURCES = ["listener.c", "target.c", "resolve.c", "files.c", "sockets.c", "identity.c", "tables.c"]
 LAUNCHER = [
     *("launch.c", "child.c", "control.c", "environment.c", "install.c", "program.c"),
     *("scope.c", "guard.c", "limits.c", "trace.c", "committed.c", "tree.c", "witness.c"),
@@ -30,6 +30,7 @@ PRELUDE = """
 #pragma GCC diagnostic ignored "-Wunused-parameter"
 #pragma GCC diagnostic ignored "-Wmissing-prototypes"
 #include "rampart.h"
+#include "tables.h"
 """
 
 ffibuilder = FFI()
@@ -40,6 +41,6 @@ ffibuilder.set_source(
     # Relative to setup.py: setuptools wants it so.
     sources=[f"csrc/{name}" for name in SOURCES],
     include_dirs=["csrc"],
-    depends=["csrc/rampart.h", "csrc/cdef.h", "csrc/protocol.h"],
+    depends=["csrc/rampart.h", "csrc/cdef.h", "csrc/protocol.h", "csrc/tables.h"],
     extra_compile_args=[*COMPILE_ARGS, *WARNINGS],
 )
