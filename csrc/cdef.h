@@ -114,10 +114,25 @@ int rs_names_hold(struct rs_names *names);
 int rs_names_share(struct rs_names *names);
 int rs_names_release(struct rs_names *names);
 
-/* tables.c */
+/* tables.c; the contracts stand in tables.h */
+enum rs_operation { RS_READ, RS_CREATE, RS_MODIFY, RS_DELETE, RS_METADATA, RS_EXEC, RS_CONNECT, RS_LISTEN };
+enum rs_answer { RS_DENY, RS_ALLOW, RS_UNDECIDED };
+struct rs_verdict {
+    enum rs_answer answer;
+    int error;
+    int log;
+};
 struct rs_tables;
+struct rs_walker;
 int rs_tables_load(const char *blob, size_t size, uint64_t serial, struct rs_tables **out);
 void rs_tables_free(struct rs_tables *tables);
+uint64_t rs_tables_serial(const struct rs_tables *tables);
+int rs_walker_new(size_t memory, struct rs_walker **out);
+void rs_walker_free(struct rs_walker *walker);
+int rs_decide_path(const struct rs_tables *tables, struct rs_walker *walker, enum rs_operation operation,
+                   const char *path, size_t length, struct rs_verdict *out);
+int rs_decide_address(const struct rs_tables *tables, enum rs_operation operation, const unsigned char *address,
+                      size_t length, unsigned port, struct rs_verdict *out);
 
 /* journal.c */
 #define RS_RECORD_ALLOWED 1

@@ -31,7 +31,7 @@ enum rs_answer {
 struct rs_verdict {
     enum rs_answer answer;
     int error; /* a positive errno; of a denial only */
-    int log;   /* the rule wants allowed calls recorded, too */
+    int log;   /* record it: always set for a denial; of an allowance, whether its rule wants that */
 };
 
 struct rs_tables;
@@ -53,7 +53,8 @@ void rs_walker_free(struct rs_walker *walker);
 int rs_decide_path(const struct rs_tables *tables, struct rs_walker *walker, enum rs_operation operation,
                    const char *path, size_t length, struct rs_verdict *out);
 
-/* Decide about RS_CONNECT to, or RS_LISTEN on, an IP address (4 or 16 bytes, network order) and port. */
+/* Decide about RS_CONNECT to, or RS_LISTEN on, an IP address (4 or 16 bytes, network order) and port. A v4-mapped
+ * address is the IPv4 address. -EINVAL: it is no such thing; then *out denies. */
 int rs_decide_address(const struct rs_tables *tables, enum rs_operation operation, const unsigned char *address,
                       size_t length, unsigned port, struct rs_verdict *out);
 

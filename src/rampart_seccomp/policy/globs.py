@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import attrs
 
@@ -29,6 +29,7 @@ __all__ = [
     "State",
     "Tail",
     "Wildcard",
+    "bracket",
     "component",
     "parse",
     "wildcard",
@@ -181,7 +182,7 @@ def component(name: str) -> Component:
             regex.append(b".")
         elif byte == b"[":
             special = True
-            accepted, index = _bracket(raw, index, name)
+            accepted, index = bracket(raw, index)
             regex.append(accepted)
         elif byte == b"\\":
             raise PolicyError(
@@ -202,8 +203,13 @@ def component(name: str) -> Component:
     return Wildcard(raw, _join([b"".join(segment) for segment in segments]))
 
 
-def _bracket(raw: bytes, start: int, name: str) -> tuple[bytes, int]:
-    """Translate ``[...]`` beginning at ``start``; give the expression and the index of its end."""
+def bracket(raw: bytes, start: int) -> tuple[bytes, int]:
+    """Translate the ``[...]`` of a component that begins at ``start``; give the expression and where it ends.
+
+    Raises:
+        PolicyError: It is not valid.
+    """
+    name = raw.decode(errors="surrogateescape")
     index = start + 1
     negated = raw[index : index + 1] in (b"!", b"^")
     index += negated
@@ -333,6 +339,10 @@ class Automaton:
             self.positions.append((tail, slot))
             self._after.append(after)
         return known
+
+    def patterns(self) -> Iterator[tuple[Tail, int]]:
+        """Give the patterns that it was made from, as positions."""
+        return map(self.positions.__getitem__, self._start)
 
     def after(self, position: int) -> int:
         """Give the position behind the first component of this one."""

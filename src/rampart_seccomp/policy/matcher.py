@@ -53,7 +53,9 @@ class Matcher:
         policy: The policy.
         home: Real path of the home that ``~`` means.
         directory: Real path of the directory that ``./`` means.
+        ordered: What is built in and the rules, in the order in which they speak.
         host_names: Host names in the policy; the broker resolves them.
+        resolvers: Name servers that must be reached, as the policy has host names.
         process_operations: Operations on which some rule or exception asks who acts (`programs`, `within`):
             their events need a process with its lineage.
         needs_process: True if there are any.
@@ -83,6 +85,7 @@ class Matcher:
         entries = [binding.protect(paths, reason) for paths, reason in built_in if paths]
         entries += [binding.bind(rule) for rule in policy.effective]
         entries.sort(key=lambda entry: -entry.level)
+        self.ordered = tuple(entries)
         self.automaton = Automaton(binding.patterns)
         self.entries = {
             operation: tuple(entry for entry in entries if operation in entry.operations)
@@ -105,7 +108,7 @@ class Matcher:
             for host in conditions.hosts
             if host.name is not None
         )
-        self._resolvers = frozenset(resolvers) if self.host_names else frozenset()
+        self.resolvers = frozenset(resolvers) if self.host_names else frozenset()
         self._defaults = {
             operation: Decision(verdict=verdict, operation=operation, reason="default")
             for operation, verdict in policy.default.items()
@@ -184,7 +187,7 @@ class Matcher:
         if (
             isinstance(event, ConnectEvent)
             and event.port == DNS_PORT
-            and event.address in self._resolvers
+            and event.address in self.resolvers
             and default.verdict == "deny"
         ):
             # A policy that allows names must let them be looked up. What that lets out: threat model.
