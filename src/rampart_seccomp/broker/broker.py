@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import attrs
 
+from rampart_seccomp.broker.bindings import Bindings
 from rampart_seccomp.broker.denials import Denial, shortened
 from rampart_seccomp.broker.engine import Tables
 from rampart_seccomp.broker.enforcing import Prospect, ensure_enforceable, traps_for
@@ -141,6 +142,8 @@ class Broker:
         self._audit = _open_audit(audit, policy)
         self._records_allowed = self._audit is not None and policy.audit == "all"
         self._stillness = Stillness()
+        self._bindings = Bindings()
+        self._planted = tuple(harness_code())
         self._names = HostNames(policy.matcher(home=self._home).host_names)
         _living.add(self)
 
@@ -361,14 +364,15 @@ class Broker:
 
     def _matcher(self, policy: AnyPolicy, directory: bytes, files: Iterable[str]) -> AnyMatcher:
         """Bind a policy to a launch directory, with what no tree may touch, whatever the policy."""
-        protected = [*cache_directories(), *map(os.fsencode, files)]
+        protected = (*cache_directories(), *map(os.fsencode, files))
         if self._audit is not None:
-            protected += self._audit.paths
-        return policy.matcher(
+            protected += tuple(self._audit.paths)
+        return self._bindings.matcher(
+            policy,
             home=self._home,
             directory=directory,
             protected=protected,
-            planted=harness_code(),
+            planted=self._planted,
             resolvers=nameservers(),
         )
 

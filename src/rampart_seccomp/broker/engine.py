@@ -7,6 +7,7 @@ comes out as records.
 from __future__ import annotations
 
 import errno
+import functools
 import itertools
 import os
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from rampart_seccomp.policy.tables import compile_tables
 __all__ = ["Engine", "Tables"]
 
 _serials = itertools.count(1)
+_compiled = functools.lru_cache(maxsize=16)(compile_tables)
 _CHUNK = 1 << 18
 
 
@@ -48,7 +50,7 @@ class Tables:
             OSError: ENOMEM.
         """
         serial = next(_serials)
-        blob = compile_tables(matcher)
+        blob = _compiled(matcher)
         made = ffi.new("struct rs_tables **")
         checked(lib.rs_tables_load(ffi.from_buffer(blob), len(blob), serial, made), "load tables")
         return cls(serial, ffi.gc(made[0], lib.rs_tables_free))

@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 import warnings
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import IO, TYPE_CHECKING, Any, AnyStr, TextIO
 
 from rampart_seccomp.launch.command import Argument, Command, Supervision, nudge, supervise
@@ -237,7 +237,6 @@ class CompletedProcess(subprocess.CompletedProcess[AnyStr]):
 
     Attributes:
         denials: What was denied.
-        events: What was decided.
     """
 
     def __init__(
@@ -248,11 +247,23 @@ class CompletedProcess(subprocess.CompletedProcess[AnyStr]):
         stderr: Any = None,
         *,
         denials: list[Denial],
-        events: list[Decided],
+        events: Callable[[], list[Decided]],
     ) -> None:
         super().__init__(args, returncode, stdout, stderr)
         self.denials = denials
-        self.events = events
+        self._read_events: Callable[[], list[Decided]] | None = events
+        self._events: list[Decided] = []
+
+    @property
+    def events(self) -> list[Decided]:
+        """What was decided, oldest first; read when it is first asked for."""
+        if self._read_events is not None:
+            self._events, self._read_events = self._read_events(), None
+        return self._events
+
+    def __getstate__(self) -> dict[str, Any]:
+        _ = self.events
+        return self.__dict__
 
 
 def run(
@@ -308,5 +319,5 @@ def run(
     if check and status:
         raise subprocess.CalledProcessError(status, process.args, output=stdout, stderr=stderr)
     return CompletedProcess(
-        process.args, status, stdout, stderr, denials=process.denials, events=process.events
+        process.args, status, stdout, stderr, denials=process.denials, events=lambda: process.events
     )

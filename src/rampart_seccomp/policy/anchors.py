@@ -36,6 +36,10 @@ TRUSTED_LINKS = (b"/usr", b"/etc/alternatives", b"/opt")
 """Beneath these, and in the root, an allow follows symbolic links: nobody but root makes one there."""
 
 
+LINKS_MAX = 40
+"""Links that one name leads through: path_resolution(7)."""
+
+
 class Anchors:
     """Binds patterns to a home, a launch directory and the links of the file system as they are now.
 
@@ -48,7 +52,9 @@ class Anchors:
     def __init__(self, home: bytes, directory: bytes, temporary: bytes | None) -> None:
         self.home = os.path.realpath(home)
         self.directory = os.path.realpath(directory)
-        self._resolved: dict[tuple[bytes, bool], bytes] = {}
+        self._given = {home: self.home, directory: self.directory}
+        self._links: dict[bytes, bytes | None] = {}
+        self._real: dict[tuple[bytes, bool], bytes] = {}
         self._starts = {"/": (), "~": _split(self.home), "./": _split(self.directory)}
         self._sets = {
             "@system": [globs.parse(text) for text in SYSTEM],
@@ -90,41 +96,61 @@ class Anchors:
         if real != path:
             yield (*_split(real), *spelled[len(literal) :])
 
+    @property
+    def stands(self) -> bool:
+        """Whether each symbolic link that was followed, and each name that was none, is still what it was."""
+        return all(_link(path) == target for path, target in self._links.items()) and all(
+            os.path.realpath(path) == real for path, real in self._given.items()
+        )
+
     def _resolve(self, path: bytes, strict: bool) -> bytes:
-        known = self._resolved.get((path, strict))
+        """Follow the links in a path: all of them, or only those that nobody but root can have made."""
+        known = self._real.get((path, strict))
         if known is None:
-            known = os.path.realpath(path) if strict else _resolve_trusted(path)
-            self._resolved[path, strict] = known
+            above, _, name = path.rpartition(b"/")
+            if not above and not name:
+                return path
+            known = self._follow(self._resolve(above or b"/", strict), name, strict)
+            self._real[path, strict] = known
         return known
+
+    def _follow(self, done: bytes, name: bytes, strict: bool) -> bytes:
+        names = [name]
+        followed = 0
+        while names:
+            name = names.pop()
+            if name == b"..":
+                done = os.path.dirname(done)
+                continue
+            here = os.path.join(done, name)
+            target = None
+            if followed < LINKS_MAX and (strict or _is_trusted(done)):
+                target = self._target(here)
+            if target is None:
+                done = here
+                continue
+            followed += 1
+            if target.startswith(b"/"):
+                done = b"/"
+            names += [part for part in _split(target) if part != b"."][::-1]
+        return done
+
+    def _target(self, path: bytes) -> bytes | None:
+        if path not in self._links:
+            self._links[path] = _link(path)
+        return self._links[path]
+
+
+def _link(path: bytes) -> bytes | None:
+    """Return what a symbolic link says; None if there is none."""
+    try:
+        return os.readlink(path)
+    except OSError:
+        return None
 
 
 def _split(path: bytes) -> tuple[bytes, ...]:
     return tuple(name for name in path.split(b"/") if name)
-
-
-def _resolve_trusted(path: bytes) -> bytes:
-    """Follow links as long as each stands in the root or beneath `TRUSTED_LINKS`."""
-    done = b"/"
-    names = list(_split(path))[::-1]
-    followed = 0
-    while names:
-        name = names.pop()
-        if name == b"..":
-            done = os.path.dirname(done)
-            continue
-        here = os.path.join(done, name)
-        try:
-            target = os.readlink(here) if _is_trusted(done) and followed < 40 else None
-        except OSError:
-            target = None
-        if target is None:
-            done = here
-            continue
-        followed += 1
-        if target.startswith(b"/"):
-            done = b"/"
-        names += [part for part in _split(target) if part != b"."][::-1]
-    return done
 
 
 def _is_trusted(directory: bytes) -> bool:

@@ -78,6 +78,7 @@ class Matcher:
             os.getcwdb() if directory is None else directory,
             os.environb.get(b"TMPDIR"),
         )
+        self._anchors = anchors
         self.home = anchors.home
         self.directory = anchors.directory
         binding = Binding(anchors)
@@ -172,6 +173,11 @@ class Matcher:
         if self._grants:
             said = [self._granted(event, decision) for decision in said]
         return min(said, key=lambda decision: VERDICTS.index(decision.verdict))
+
+    @property
+    def stands(self) -> bool:
+        """Whether the symbolic links of the file system, as far as patterns go along them, are as they were."""
+        return self._anchors.stands
 
     def varies(self, operation: Operation, path: bytes) -> bool:
         """Say whether it depends on who acts what is decided about a file."""

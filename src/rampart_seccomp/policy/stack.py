@@ -213,6 +213,11 @@ class StackMatcher:
                 return self._marked(index, lost)
         return None
 
+    @property
+    def stands(self) -> bool:
+        """As of a `Matcher`; of all layers."""
+        return all(layer.stands for layer in self.layers)
+
     def default(self, operation: Operation) -> Decision:
         """Give the strictest of the defaults of an operation."""
         return self._strictest([layer.default(operation) for layer in self.layers])
