@@ -9,7 +9,8 @@ from cffi import FFI
 HERE = Path(__file__).resolve().parent
 SOURCES = [
     *("listener.c", "target.c", "resolve.c", "files.c", "sockets.c", "identity.c", "names.c"),
-    *("engine.c", "held.c", "held_open.c", "held_names.c", "held_sockets.c", "who.c", "journal.c", "tables.c"),
+    *("engine.c", "held.c", "held_open.c", "held_names.c", "held_sockets.c"),
+    *("who.c", "journal.c", "tables.c"),
 ]
 HEADERS = ["rampart.h", "cdef.h", "protocol.h", "newer.h", "engine.h", "held.h", "journal.h", "tables.h"]
 LAUNCHER = [

@@ -16,8 +16,8 @@ import attrs
 
 from rampart_seccomp.broker.bindings import Bindings
 from rampart_seccomp.broker.denials import Denial, shortened
-from rampart_seccomp.broker.engine import Tables
 from rampart_seccomp.broker.enforcing import Prospect, ensure_enforceable, traps_for
+from rampart_seccomp.broker.engine import Tables
 from rampart_seccomp.broker.granting import Granted, grants_for, overruled, with_grants
 from rampart_seccomp.broker.judge import Judge, Judgement
 from rampart_seccomp.broker.names import HostNames, nameservers

@@ -1,7 +1,7 @@
 """The engine, seen from Python: C threads that answer what the policy decides without asking anybody.
 
-What they cannot answer comes out as questions, which are notifications like any other; what they have answered
-comes out as records.
+What they cannot answer comes out as questions, which are notifications like any other; what they have
+answered comes out as records.
 """
 
 from __future__ import annotations

@@ -33,8 +33,8 @@ _UNREAD_MAX = 8 << 20
 class Ledger:
     """The decisions of one tree. Safe to use from several threads.
 
-    What the engine decides is in its journal before the program goes on. It is collected by one thread, the one
-    that also learns of execs, so that it knows who acted.
+    What the engine decides is in its journal before the program goes on. It is collected by one thread, the
+    one that also learns of execs, so that it knows who acted.
 
     Args:
         broker: Tells and records.

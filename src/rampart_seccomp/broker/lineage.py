@@ -93,8 +93,8 @@ class Lineage:
         """Say what a process was when it, and its ancestors, were looked at; None if that is not known.
 
         Args:
-            processes: The process, and its ancestors, the nearest first. Nobody of them has executed more than
-                one program since.
+            processes: The process, and its ancestors, the nearest first. Nobody of them has executed more
+                than one program since.
         """
         climbed: list[Acting] = []
         found: Standing | None = None

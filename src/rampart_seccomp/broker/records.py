@@ -1,4 +1,4 @@
-"""What the engine writes down: the bytes of its journal (``csrc/journal.h``, ``csrc/who.c``), and their meaning."""
+"""What the engine writes down: its journal's bytes (``csrc/journal.h``, ``csrc/who.c``) and their meaning."""
 
 from __future__ import annotations
 
@@ -78,7 +78,8 @@ def read_records(raw: bytes) -> Iterator[Record]:
     at = 0
     while at < len(raw):
         (
-            size, path_size, who_size, flags, number, serial, _, held, tid, tgid, call, error, operation, port,
+            size, path_size, who_size, flags, number, serial, _, held,
+            tid, tgid, call, error, operation, port,
         ) = _RECORD.unpack_from(raw, at)  # fmt: skip
         start = at + _RECORD.size
         processes, argv = _read_who(raw[start + path_size : start + path_size + who_size])

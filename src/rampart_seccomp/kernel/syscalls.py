@@ -180,7 +180,7 @@ _MEDIATED_CALLS = [
     *_all(
         "setuid setgid setreuid setregid setresuid setresgid setfsuid setfsgid setgroups capset",
         MEDIATED,
-        note="own identity: carried out by the kernel, and noticed, since the broker performs as what a thread is",
+        note="own identity; noticed only, since the broker performs as what a thread is",
     ),
     *_all("execve execveat", MEDIATED),
     *_all("connect bind", MEDIATED),

@@ -176,7 +176,7 @@ class Matcher:
 
     @property
     def stands(self) -> bool:
-        """Whether the symbolic links of the file system, as far as patterns go along them, are as they were."""
+        """Whether the symbolic links that patterns go along are as they were when it was made."""
         return self._anchors.stands
 
     def varies(self, operation: Operation, path: bytes) -> bool:
