@@ -151,6 +151,7 @@ struct rs_record {
 
 /* engine.c */
 #define RS_RECORD_ALL 1
+#define RS_RECORD_REQUIRED 2
 struct rs_numbers {
     int32_t open, openat, creat, unlink, unlinkat, rmdir, mkdir, mkdirat, connect, sendto, sendmsg;
     int32_t setuid, setgid, setreuid, setregid, setresuid, setresgid, setfsuid, setfsgid, setgroups, capset;
@@ -164,6 +165,7 @@ void rs_engine_forget(struct rs_engine *engine, int blind);
 int rs_engine_fd(const struct rs_engine *engine);
 int rs_engine_question(struct rs_engine *engine, struct rs_notification *out);
 int64_t rs_engine_records(struct rs_engine *engine, int others, char *buffer, size_t size);
+uint64_t rs_engine_unrecorded(struct rs_engine *engine);
 uint64_t rs_engine_number(struct rs_engine *engine);
 void rs_engine_counts(const struct rs_engine *engine, uint64_t *answered, uint64_t *asked);
 int rs_engine_stop(struct rs_engine *engine);

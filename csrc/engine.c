@@ -506,6 +506,11 @@ int64_t rs_engine_records(struct rs_engine *engine, int others, char *buffer, si
     return rs_journal_take(others ? engine->others : engine->records, buffer, size);
 }
 
+uint64_t rs_engine_unrecorded(struct rs_engine *engine)
+{
+    return atomic_exchange(&engine->unrecorded, 0);
+}
+
 uint64_t rs_engine_number(struct rs_engine *engine)
 {
     return atomic_fetch_add(&engine->sequence, 1);

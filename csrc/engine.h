@@ -23,7 +23,8 @@ int rs_names_hold(struct rs_names *names);  /* alone: names move, or must not ch
 int rs_names_share(struct rs_names *names); /* with others that add or remove single entries */
 int rs_names_release(struct rs_names *names);
 
-#define RS_RECORD_ALL 1 /* keep records of allowed calls, too */
+#define RS_RECORD_ALL 1      /* keep records of allowed calls, too */
+#define RS_RECORD_REQUIRED 2 /* deny what finds no room for its record; else that is a question */
 
 /* The numbers of the calls that the engine takes; all others are questions. From the table of system calls. */
 struct rs_numbers {
@@ -44,7 +45,7 @@ int rs_engine_start(struct rs_engine *engine, unsigned threads);
 
 /*
  * Decide by these tables from the next call on; they are the engine's from here. NULL: everything is a question.
- * `flags` is RS_RECORD_ALL or 0.
+ * `flags` is of RS_RECORD_*.
  */
 int rs_engine_decide(struct rs_engine *engine, struct rs_tables *tables, uint32_t flags);
 
@@ -62,6 +63,9 @@ int rs_engine_question(struct rs_engine *engine, struct rs_notification *out);
 
 /* Take records: those that must be kept, or (`others`) the latest of the rest. As rs_journal_take. */
 int64_t rs_engine_records(struct rs_engine *engine, int others, char *buffer, size_t size);
+
+/* How many calls were denied for want of room for their records, since this was last asked. */
+uint64_t rs_engine_unrecorded(struct rs_engine *engine);
 
 /* The next number in the order of the tree's decisions, for one that is made in Python. */
 uint64_t rs_engine_number(struct rs_engine *engine);

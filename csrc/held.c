@@ -280,7 +280,12 @@ enum rs_outcome held_judge(struct rs_held *held, struct rs_effects *effects, int
     }
     if (!denied && undecided)
         return RS_QUESTION;
-    if (prepare_record(held, denied ? 1 : keep) < 0)
+    int rc = prepare_record(held, denied ? 1 : keep);
+    if (rc == -ENOSPC && (held->reign->flags & RS_RECORD_REQUIRED)) {
+        atomic_fetch_add(&held->engine->unrecorded, 1);
+        return held_fail(held, EACCES);
+    }
+    if (rc < 0)
         return RS_QUESTION;
     if (!denied) {
         *allowed = 1;

@@ -53,7 +53,7 @@ struct rs_engine {
     struct rs_names *names;
     struct rs_numbers numbers;
     struct rs_journal *records, *others;
-    atomic_uint_fast64_t sequence, age, answered, asked;
+    atomic_uint_fast64_t sequence, age, answered, asked, unrecorded;
     atomic_int stopping, blind;
 
     pthread_mutex_t lock; /* of all that follows */

@@ -79,7 +79,7 @@ def test_builders() -> None:
         lambda: Policy(default={"read": True}),
         lambda: Policy(default={"all": "allow"}),
         lambda: Policy(version=2),
-        lambda: Policy(audit="required"),
+        lambda: Policy(audit="some"),
     ],
 )
 def test_bad_values(make: object) -> None:

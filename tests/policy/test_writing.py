@@ -14,7 +14,7 @@ from rampart_seccomp.policy.loader import profiles
 
 
 @strategies.bounded
-@given(strategies.policies(), st.sampled_from(["all", "denials"]))
+@given(strategies.policies(), st.sampled_from(["all", "denials", "required"]))
 def test_round_trip(policy: Policy, audit: str) -> None:
     """load(dump(policy)) == policy, unless a rule of it can never decide: then nothing is written."""
     policy = attrs.evolve(policy, audit=audit)

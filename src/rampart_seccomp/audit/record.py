@@ -79,7 +79,7 @@ def make_change(kind: str, **fields: Any) -> dict[str, Any]:
     """Return the record of a change to what decides; `AuditLog.write` adds its place in the log.
 
     Args:
-        kind: ``policy``, ``grant`` or ``revocation``.
+        kind: ``policy``, ``grant``, ``revocation``, ``limit`` or ``unrecorded``.
         fields: What it is about.
     """
     return {

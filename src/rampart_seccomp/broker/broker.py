@@ -45,6 +45,9 @@ Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 DEGRADABLE = frozenset({"exec"})
 ENGINES = ("native", "python")
 
+_PATIENCE = 5.0
+"""Seconds that the end of a broker waits for a tree that neither ends nor has anything to write down."""
+
 _living: weakref.WeakSet[Broker] = weakref.WeakSet()
 
 
@@ -100,7 +103,7 @@ class Broker:
         ValueError: ``allow_degraded`` or ``engine`` names something that is not known.
         PolicyError: ``may_restrict`` names what is neither operation nor feature.
         LibraryMissing, FilterError: The filter cannot be built.
-        AuditError: The log cannot be opened.
+        AuditError: The log cannot be opened, or the policy requires one and there is none.
     """
 
     def __init__(
@@ -140,7 +143,8 @@ class Broker:
         checked(lib.rs_interrupt_prepare(), "rt_sigaction")
         self._own_audit = audit is not None and isinstance(audit, (str, bytes, os.PathLike))
         self._audit = _open_audit(audit, policy)
-        self._records_allowed = self._audit is not None and policy.audit == "all"
+        _ensure_recordable(policy, self._audit)
+        self._records_allowed = self._audit is not None and policy.audit != "denials"
         self._stillness = Stillness()
         self._bindings = Bindings()
         self._planted = tuple(harness_code())
@@ -228,6 +232,7 @@ class Broker:
         """
         with self._changing:
             self._ensure_enforceable(policy)
+            _ensure_recordable(policy, self._audit)
             change = {
                 "policy": policy.source,
                 "before": self.policy.fingerprint,
@@ -351,7 +356,7 @@ class Broker:
 
             self._audit.write(make_change(record, **fields))
         self.policy, self._granted, self._files, self._names = policy, granted, files, names
-        self._records_allowed = self._audit is not None and policy.audit == "all"
+        self._records_allowed = self._audit is not None and policy.audit != "denials"
         for session, matcher in bound.items():
             session.judge_under(matcher, names, effective.features, tables.get(session))
         return matchers
@@ -396,7 +401,7 @@ class Broker:
         for session in sessions:
             session.close()
         for session in sessions:
-            session.wait_finished(5)
+            session.wait_written(_PATIENCE)
         if self._audit is not None and self._own_audit:
             self._audit.close()
 
@@ -448,6 +453,17 @@ class Broker:
             stream.flush()
         except (OSError, ValueError):
             self._explain = None
+
+    def _note_unrecorded(self, count: int) -> None:
+        """Record that calls were denied since there was no room left for what is to be recorded of them."""
+        if self._audit is None:
+            return
+        from rampart_seccomp.audit import make_change
+
+        try:
+            self._audit.write(make_change("unrecorded", count=count))
+        except AuditError as failure:
+            self._audit_failed(failure)
 
     def _note_limit(self, denial: Denial) -> None:
         """Tell and record that a tree is ended because of a limit."""
@@ -504,6 +520,11 @@ class Broker:
             stream.flush()
         except (OSError, ValueError, AttributeError):
             return
+
+
+def _ensure_recordable(policy: AnyPolicy, audit: AuditLog | None) -> None:
+    if policy.audit == "required" and audit is None:
+        raise AuditError("the policy has `audit: required`, and there is no log", hint="give `audit=` or --audit FILE")
 
 
 def _engine(given: str | None) -> str:

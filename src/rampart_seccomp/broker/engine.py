@@ -98,17 +98,19 @@ class Engine:
         """An fd that is readable (poll(2)) while there are questions or records."""
         return int(lib.rs_engine_fd(self._raw))
 
-    def put_in_force(self, tables: Tables | None, *, record_all: bool) -> None:
+    def put_in_force(self, tables: Tables | None, *, record_all: bool, required: bool) -> None:
         """Decide by another policy from the next call on; None makes everything a question.
 
         Args:
             tables: What decides; it cannot be used again.
             record_all: Keep records of allowed calls, too.
+            required: Deny a call if there is no room for what is to be recorded of it; otherwise it is then a
+                question, which takes longer.
 
         Raises:
             OSError: ENOMEM; nothing has changed.
         """
-        flags = lib.RS_RECORD_ALL if record_all else 0
+        flags = (lib.RS_RECORD_ALL if record_all else 0) | (lib.RS_RECORD_REQUIRED if required else 0)
         raw = ffi.NULL if tables is None else tables.release()
         checked(lib.rs_engine_decide(self._raw, raw, flags), "malloc")
 
@@ -160,6 +162,10 @@ class Engine:
         while size := lib.rs_engine_records(self._raw, int(not kept), self._buffer, len(self._buffer)):
             found.append(ffi.buffer(self._buffer, size)[:])
         return b"".join(found)
+
+    def take_unrecorded(self) -> int:
+        """Say how many calls were denied for want of room since this was last asked."""
+        return int(lib.rs_engine_unrecorded(self._raw))
 
     def number(self) -> int:
         """Take the next number in the order of the tree's decisions."""

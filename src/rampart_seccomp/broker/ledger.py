@@ -38,9 +38,13 @@ class Ledger:
 
     Args:
         broker: Tells and records.
+
+    Attributes:
+        entered: How many of the engine's records were put on record.
     """
 
     def __init__(self, broker: Broker) -> None:
+        self.entered = 0
         self._broker = broker
         self._lock = threading.RLock()
         self._denials: deque[tuple[int, Denial]] = deque(maxlen=_KEPT)
@@ -120,6 +124,10 @@ class Ledger:
                 return
             for record in read_records(self._engine.take_records(kept=True)):
                 self._enter(record)
+                self.entered += 1
+            unrecorded = self._engine.take_unrecorded()
+        if unrecorded:
+            self._broker._note_unrecorded(unrecorded)
 
     def _enter(self, record: Record) -> None:
         judgement = self._judgement(record)

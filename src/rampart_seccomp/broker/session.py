@@ -180,6 +180,13 @@ class Session:
         """Wait, at most ``timeout`` seconds, until nothing of the tree is left; tell whether that is so."""
         return self.finished.wait(timeout)
 
+    def wait_written(self, patience: float) -> None:
+        """Wait until all is over and on record, or nothing has happened for ``patience`` seconds."""
+        while not self.finished.is_set():
+            before = self._ledger.entered
+            if not self.finished.wait(patience) and self._ledger.entered == before:
+                return
+
     def signal(self, signo: int, *, tree: bool = False) -> None:
         """Send a signal to the command, or to every process of the tree; nothing once it has ended."""
         try:
@@ -226,14 +233,18 @@ class Session:
         """Have nothing decided by the engine any more: Python knows more than the policy says."""
         with self._changing:
             if self._engine is not None:
-                self._engine.put_in_force(None, record_all=False)
+                self._engine.put_in_force(None, record_all=False, required=False)
 
     def _put_in_force(self) -> None:
         if self._engine is None or self._tables is None:
             return
         self._ledger.judged_by(self._tables.serial, self._judge)
         record_all = self._broker._records_allowed
-        self._engine.put_in_force(self._tables, record_all=record_all)
+        self._engine.put_in_force(
+            self._tables,
+            record_all=record_all,
+            required=record_all and self._broker.policy.audit == "required",
+        )
 
     # The session's thread
 

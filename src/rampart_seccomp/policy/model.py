@@ -63,11 +63,14 @@ def _defaults(value: Mapping[Any, str]) -> Mapping[Operation, str]:
     return MappingProxyType(found)
 
 
+AUDITS = ("denials", "all", "required")
+"""What goes on record, the strictest last."""
+
+
 def _audit(_instance: object, _attribute: object, value: object) -> None:
-    if value == "required":
-        raise PolicyError("`audit: required` is not supported by this version", key="audit")
-    if value not in ("all", "denials"):
-        raise PolicyError(f"{value!r} is not what can be recorded", key="audit", hint="write all or denials")
+    if value not in AUDITS:
+        hint = f"write {', '.join(AUDITS[:-1])} or {AUDITS[-1]}"
+        raise PolicyError(f"{value!r} is not what can be recorded", key="audit", hint=hint)
 
 
 def _version(_instance: object, _attribute: object, value: object) -> None:

@@ -16,7 +16,7 @@ from rampart_seccomp.policy.environment import StackedEnvironment
 from rampart_seccomp.policy.grants import Grant
 from rampart_seccomp.policy.limits import Limits
 from rampart_seccomp.policy.matcher import Matcher
-from rampart_seccomp.policy.model import Policy
+from rampart_seccomp.policy.model import AUDITS, Policy
 from rampart_seccomp.policy.rules import Rule
 from rampart_seccomp.policy.terms import VERDICTS
 
@@ -91,8 +91,8 @@ class Stack:
 
     @property
     def audit(self) -> str:
-        """``all`` if one of the layers wants everything recorded, else ``denials``."""
-        return "all" if any(layer.audit == "all" for layer in self.layers) else "denials"
+        """The strictest of what the layers want on record."""
+        return max((layer.audit for layer in self.layers), key=AUDITS.index)
 
     @property
     def source(self) -> str | None:
