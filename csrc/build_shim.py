@@ -7,7 +7,9 @@ from pathlib import Path
 from cffi import FFI
 
 HERE = Path(__file__).resolve().parent
-SOURCES = ["listener.c", "target.c", "resolve.c", "files.c", "sockets.c", "identity.c", "tables.c"]
+TABLES = ["tables.c", "patterns.c", "rules.c", "walker.c"]
+"""Sources that evaluate compiled policies, and need nothing else."""
+SOURCES = ["listener.c", "target.c", "resolve.c", "files.c", "sockets.c", "identity.c", *TABLES]
 LAUNCHER = [
     *("launch.c", "child.c", "control.c", "environment.c", "install.c", "program.c"),
     *("scope.c", "guard.c", "limits.c", "trace.c", "committed.c", "tree.c", "witness.c"),
@@ -41,6 +43,6 @@ ffibuilder.set_source(
     # Relative to setup.py: setuptools wants it so.
     sources=[f"csrc/{name}" for name in SOURCES],
     include_dirs=["csrc"],
-    depends=["csrc/rampart.h", "csrc/cdef.h", "csrc/protocol.h", "csrc/tables.h"],
+    depends=["csrc/rampart.h", "csrc/cdef.h", "csrc/protocol.h", "csrc/tables.h", "csrc/compiled.h"],
     extra_compile_args=[*COMPILE_ARGS, *WARNINGS],
 )

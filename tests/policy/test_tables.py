@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import itertools
 
 import attrs
 import pytest
@@ -14,9 +15,18 @@ from hypothesis import strategies as st
 import strategies
 from rampart_seccomp.calls.shim import ffi, lib
 from rampart_seccomp.errors import SyscallError
-from rampart_seccomp.events import ConnectEvent, Event, FileEvent, ListenEvent, Operation
+from rampart_seccomp.events import (
+    Address,
+    ConnectEvent,
+    Event,
+    FileEvent,
+    ListenEvent,
+    Operation,
+    Process,
+)
 from rampart_seccomp.policy import AnyMatcher, Exemption, Grant, Policy, Rule, Stack, allow, ask, deny
 from rampart_seccomp.policy.tables import compile_tables
+from rampart_seccomp.policy.terms import FILE_OPERATIONS
 from strategies import DIRECTORY, HOME
 
 PLACE = {"home": HOME, "directory": DIRECTORY}
@@ -149,17 +159,42 @@ class TestLikeTheReference:
             agrees(matcher, compiled, event)
 
     @pytest.mark.long
-    @settings(max_examples=5_000, deadline=None)
+    @settings(max_examples=1_000, deadline=None)
     @given(
         st.lists(policies(), min_size=1, max_size=3),
-        st.lists(events, min_size=20, max_size=20),
+        st.lists(spellings, min_size=6, max_size=6),
+        st.lists(addresses, min_size=4, max_size=4),
+        st.lists(processes, min_size=2, max_size=2),
         st.sampled_from([0, 4096, 1 << 16, 1 << 20]),
     )
-    def test_100_000_cases(self, layers: list[Policy], asked: list[Event], memory: int) -> None:
-        """The same for many, with any memory."""
+    def test_100_000_cases(
+        self,
+        layers: list[Policy],
+        paths: list[bytes],
+        hosts: list[Address],
+        actors: list[Process | None],
+        memory: int,
+    ) -> None:
+        """The same for more than a hundred with each of a thousand policies and stacks, with any memory."""
         matcher = bind(layers[0] if len(layers) == 1 else Policy.stack(*layers))
         compiled = Compiled(matcher, memory)
-        for event in asked:
+        files = [
+            FileEvent(operation=operation, path=path, process=process)
+            for operation, path, process in itertools.product(FILE_OPERATIONS, paths, actors)
+        ]
+        sockets = [
+            make(protocol="tcp", address=address, port=port, process=process)
+            for make, address, port, process in itertools.product(
+                (ConnectEvent, ListenEvent), hosts, (0, 53, 80, 443), actors
+            )
+        ]
+        named = [
+            attrs.evolve(event, names=frozenset({"a.example"}))
+            for event in sockets
+            if isinstance(event, ConnectEvent)
+        ]
+        assert len(files + sockets + named) > 100
+        for event in files + sockets + named:
             agrees(matcher, compiled, event)
 
 
