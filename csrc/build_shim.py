@@ -7,12 +7,17 @@ from pathlib import Path
 from cffi import FFI
 
 HERE = Path(__file__).resolve().parent
+TABLES = ["tables.c", "patterns.c", "rules.c", "walker.c"]
+"""Sources that evaluate compiled policies, and need nothing else."""
 SOURCES = [
     *("listener.c", "target.c", "resolve.c", "files.c", "sockets.c", "identity.c", "names.c"),
     *("engine.c", "held.c", "held_open.c", "held_names.c", "held_sockets.c"),
-    *("who.c", "journal.c", "tables.c"),
+    *("who.c", "journal.c", *TABLES),
 ]
-HEADERS = ["rampart.h", "cdef.h", "protocol.h", "newer.h", "engine.h", "held.h", "journal.h", "tables.h"]
+HEADERS = [
+    *("rampart.h", "cdef.h", "protocol.h", "newer.h", "engine.h", "held.h"),
+    *("journal.h", "tables.h", "compiled.h"),
+]
 LAUNCHER = [
     *("launch.c", "child.c", "control.c", "environment.c", "install.c", "program.c"),
     *("scope.c", "guard.c", "limits.c", "trace.c", "committed.c", "tree.c", "witness.c"),

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import itertools
+import runpy
+import shutil
+import struct
+import subprocess
+from pathlib import Path
 
 import attrs
 import pytest
@@ -14,10 +20,23 @@ from hypothesis import strategies as st
 import strategies
 from rampart_seccomp.calls.shim import ffi, lib
 from rampart_seccomp.errors import SyscallError
-from rampart_seccomp.events import ConnectEvent, Event, FileEvent, ListenEvent, Operation
+from rampart_seccomp.events import (
+    Address,
+    ConnectEvent,
+    Event,
+    FileEvent,
+    ListenEvent,
+    Operation,
+    Process,
+)
 from rampart_seccomp.policy import AnyMatcher, Exemption, Grant, Policy, Rule, Stack, allow, ask, deny
 from rampart_seccomp.policy.tables import compile_tables
+from rampart_seccomp.policy.terms import FILE_OPERATIONS
 from strategies import DIRECTORY, HOME
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = sorted((ROOT / "examples" / "policies").glob("*.yaml"))
+COMPILER = shutil.which("cc") or shutil.which("gcc")
 
 PLACE = {"home": HOME, "directory": DIRECTORY}
 
@@ -149,17 +168,42 @@ class TestLikeTheReference:
             agrees(matcher, compiled, event)
 
     @pytest.mark.long
-    @settings(max_examples=5_000, deadline=None)
+    @settings(max_examples=1_000, deadline=None)
     @given(
         st.lists(policies(), min_size=1, max_size=3),
-        st.lists(events, min_size=20, max_size=20),
+        st.lists(spellings, min_size=6, max_size=6),
+        st.lists(addresses, min_size=4, max_size=4),
+        st.lists(processes, min_size=2, max_size=2),
         st.sampled_from([0, 4096, 1 << 16, 1 << 20]),
     )
-    def test_100_000_cases(self, layers: list[Policy], asked: list[Event], memory: int) -> None:
-        """The same for many, with any memory."""
+    def test_100_000_cases(
+        self,
+        layers: list[Policy],
+        paths: list[bytes],
+        hosts: list[Address],
+        actors: list[Process | None],
+        memory: int,
+    ) -> None:
+        """The same for more than a hundred with each of a thousand policies and stacks, with any memory."""
         matcher = bind(layers[0] if len(layers) == 1 else Policy.stack(*layers))
         compiled = Compiled(matcher, memory)
-        for event in asked:
+        files = [
+            FileEvent(operation=operation, path=path, process=process)
+            for operation, path, process in itertools.product(FILE_OPERATIONS, paths, actors)
+        ]
+        sockets = [
+            make(protocol="tcp", address=address, port=port, process=process)
+            for make, address, port, process in itertools.product(
+                (ConnectEvent, ListenEvent), hosts, (0, 53, 80, 443), actors
+            )
+        ]
+        named = [
+            attrs.evolve(event, names=frozenset({"a.example"}))
+            for event in sockets
+            if isinstance(event, ConnectEvent)
+        ]
+        assert len(files + sockets + named) > 100
+        for event in files + sockets + named:
             agrees(matcher, compiled, event)
 
 
@@ -167,7 +211,7 @@ def compiled(*rules: Rule, **given: object) -> Compiled:
     return Compiled(bind(Policy(rules=rules, **given)))  # type: ignore[arg-type]
 
 
-ALLOWED, RECORDED = Verdict("allow"), Verdict("allow", log=True)
+ALLOWED = Verdict("allow")
 DENIED = Verdict("deny", errno.EACCES, True)
 
 
@@ -329,6 +373,55 @@ class TestWildcards:
         assert tables.path(Operation.READ, b"/" + b"a" * 255) == ALLOWED
 
 
+class TestShipped:
+    """Plain rules are decided: the shipped profiles leave nothing about files to the interpreter."""
+
+    ASKED = (
+        (Operation.READ, b"/usr/lib/x/y.so", "allow"),
+        (Operation.READ, b"/etc/passwd", "allow"),
+        (Operation.MODIFY, b"/h/p/src/main.c", "allow"),
+        (Operation.CREATE, b"/h/p/build/x/y.o", "allow"),
+        (Operation.DELETE, b"/tmp/x", "allow"),
+        (Operation.READ, b"/h/.ssh/id_rsa", "deny"),
+        (Operation.CREATE, b"/h/p/.git/hooks/pre-commit", "deny"),
+        (Operation.MODIFY, b"/etc/passwd", "deny"),
+    )
+
+    @pytest.mark.parametrize("name", ["agent", "ci", "strict"])
+    def test_profiles(self, name: str) -> None:
+        tables = Compiled(Policy.load(name).matcher(**PLACE))
+        assert list(self.ASKED) == [
+            (each, path, tables.path(each, path).answer) for each, path, _ in self.ASKED
+        ]
+
+    @pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
+    def test_examples(self, file: Path) -> None:
+        """The example policies, too, and as the reference decides."""
+        matcher = Policy.load(file).matcher(**PLACE)
+        tables = Compiled(matcher)
+        for operation in FILE_OPERATIONS:
+            for _, path, _ in self.ASKED:
+                event = FileEvent(operation=operation, path=path)
+                assert Verdict.of(matcher.decide(event)) == tables.decide(event)
+
+
+class TestManyRules:
+    def test_all_of_them_speak(self) -> None:
+        """Of thousands of rules each is found, and names that none speaks about are."""
+        kinds = ("/s{0}/**", "**/x{0}", "/srv/*/d{0}/*.k{0}", "./**/*.e{0}", "/w/pre{0}*")
+        names = ("/s{0}/a/b", "/y/z/x{0}", "/srv/v/d{0}/n.k{0}", "/h/p/y/n.e{0}", "/w/pre{0}.end")
+        count = 2_000
+        rules = [
+            deny("read", paths=[kinds[n % 5].format(n)], name=f"r{n}", except_=[f"/srv/v/d{n}/x{n}.k{n}"])
+            for n in range(count)
+        ]
+        tables = compiled(*rules, default={"read": "allow"})
+        for number in range(count):
+            path = names[number % 5].format(number).encode()
+            assert tables.path(Operation.READ, path) == DENIED
+            assert tables.path(Operation.READ, path + b"~") == (DENIED if number % 5 in (0, 4) else ALLOWED)
+
+
 class TestMemory:
     @pytest.mark.parametrize("memory", [0, 1, 256, 4096, 1 << 16])
     def test_answers_are_the_same(self, memory: int) -> None:
@@ -393,3 +486,66 @@ class TestLoading:
         for size in (4, 16):
             for operation in (lib.RS_CONNECT, lib.RS_LISTEN):
                 assert lib.rs_decide_address(tables, operation, bytes(size), size, 80, out) == 0
+
+    @pytest.mark.parametrize("level", [3, 128, 2**32 - 1])
+    def test_defaults_that_are_no_verdicts(self, blob: bytes, level: int) -> None:
+        """A default that is none of the three is refused, not taken for something else."""
+        counts = struct.unpack_from("=13I", blob, 12)
+        sizes = (8, 8, 4, 32, 16, 12, 4)
+        layers = 4 * 16 + sum(count * size for count, size in zip(counts, sizes, strict=False))
+        for operation in range(8):
+            raw = bytearray(blob)
+            struct.pack_into("=I", raw, layers + 4 + 4 * operation, level)
+            with pytest.raises(SyscallError):
+                load(bytes(raw))
+
+    def test_rules_without_conditions(self, blob: bytes) -> None:
+        """A rule has its own conditions at least: one without would borrow another's."""
+        counts = struct.unpack_from("=13I", blob, 12)
+        sizes = (8, 8, 4, 32, 16, 12, 4, 36)
+        entries = 4 * 16 + sum(count * size for count, size in zip(counts, sizes, strict=False))
+        raw = bytearray(blob)
+        own, following = (struct.unpack_from("=I", raw, entries + 20 * n + 16)[0] for n in range(2))
+        struct.pack_into("=I", raw, entries + 16, own + following)
+        struct.pack_into("=I", raw, entries + 20 + 16, 0)
+        with pytest.raises(SyscallError):
+            load(bytes(raw))
+
+
+@pytest.fixture(scope="module")
+def fuzzer(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The driver that spoils tables, with sanitizers."""
+    if COMPILER is None:
+        pytest.skip("needs a compiler")
+    flags = runpy.run_path(str(ROOT / "csrc" / "build_shim.py"))
+    program = str(tmp_path_factory.mktemp("fuzz") / "tables")
+    words = [*flags["COMPILE_ARGS"], *flags["WARNINGS"], "-Werror", "-g", f"-I{ROOT / 'csrc'}"]
+    words += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    empty = ["-x", "c", "-", "-o", program]
+    if subprocess.run([COMPILER, *words, *empty], input="int main(void){return 0;}", text=True).returncode:
+        pytest.skip("no sanitizers")
+    sources = [str(ROOT / "tests" / "fuzz" / "tables.c")]
+    sources += [str(ROOT / "csrc" / name) for name in flags["TABLES"]]
+    built = subprocess.run([COMPILER, *words, "-o", program, *sources], capture_output=True, text=True)
+    assert built.stderr == ""
+    return program
+
+
+class TestSpoiled:
+    """Whatever the loader is fed, memory is safe, and what it takes can be asked."""
+
+    def spoil(self, fuzzer: str, blobs: list[bytes], directory: Path, seed: int, count: int) -> None:
+        for place, raw in enumerate(blobs):
+            (directory / str(place)).write_bytes(raw)
+        argv = [fuzzer, str(seed), str(count), *map(str, sorted(directory.iterdir()))]
+        done = subprocess.run(argv, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert 0 < int(done.stdout) < count * len(blobs)
+
+    def test_a_little(self, fuzzer: str, blob: bytes, tmp_path: Path) -> None:
+        self.spoil(fuzzer, [blob], tmp_path, 1, 5_000)
+
+    @pytest.mark.long
+    def test_a_lot(self, fuzzer: str, blob: bytes, tmp_path: Path) -> None:
+        agent = compile_tables(Policy.load("agent").matcher(**PLACE))
+        self.spoil(fuzzer, [blob, agent], tmp_path, 2, 300_000)

@@ -332,10 +332,12 @@ class Automaton:
         self._root = self.state(self._start)
 
     def _position(self, tail: Tail, slot: int) -> int:
-        known = self._index.get((tail, slot))
+        # Not the slot itself: of all powers of two there are 61 different hashes.
+        key = (tail, slot.bit_length())
+        known = self._index.get(key)
         if known is None:
             after = self._position(tail[1:], slot) if tail else -1
-            known = self._index[(tail, slot)] = len(self.positions)
+            known = self._index[key] = len(self.positions)
             self.positions.append((tail, slot))
             self._after.append(after)
         return known
