@@ -24,6 +24,10 @@ NOBODY = 65534
 EVERYTHING = ("read", "write", "exec", "connect", "listen")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--first-cases", action="store_true", help="of each test, run only the first case")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Make the environment of the tests the same, wherever they are started."""
     # A shell's background job ignores SIGINT and SIGQUIT, nohup(1) SIGHUP; commands inherit that.
@@ -39,6 +43,18 @@ def pytest_configure(config: pytest.Config) -> None:
     # Hundreds of commands import the package, and would compile it where PYTHONDONTWRITEBYTECODE is set.
     if not hasattr(config, "workerinput"):
         compileall.compile_dir(REPOSITORY / "src", quiet=2)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With --first-cases, keep one case of each test, of those that the other options leave."""
+    if not config.getoption("--first-cases"):
+        return
+    first: dict[str, pytest.Item] = {}
+    for item in items:
+        first.setdefault(item.nodeid.partition("[")[0], item)
+    config.hook.pytest_deselected(items=[item for item in items if item not in first.values()])
+    items[:] = first.values()
 
 
 class Project:
