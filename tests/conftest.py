@@ -18,10 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 NOBODY = 65534
 EVERYTHING = ("read", "write", "exec", "connect", "listen")
+
+
+# By default a property is tried on 100 examples.
+settings.register_profile("thorough", max_examples=1_000, deadline=None)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
