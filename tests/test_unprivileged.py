@@ -76,8 +76,8 @@ def test_core_suite_as_nobody(cases: list[str], least: int, readable_copy: Path,
     shutil.copytree(installed, packages, ignore=shutil.ignore_patterns("pip"))
     subprocess.run(["chmod", "-R", "a+rX", packages], check=True)
     python = interpreter(as_nobody, packages)
-    command = [python, "-m", "pytest", "-q", "-n", "auto", "-m", "core and not long", "tests"]
-    command += ["-p", "no:cacheprovider", *cases]
+    command = [python, "-m", "pytest", "-q", "-n", "auto", "--dist", "worksteal", "-p", "no:cacheprovider"]
+    command += ["-m", "core and not long", *cases, "tests"]
 
     done = as_nobody(
         command,
