@@ -5,9 +5,11 @@ The fixtures know only the public interface of the package.
 
 from __future__ import annotations
 
+import compileall
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,10 +18,48 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 NOBODY = 65534
 EVERYTHING = ("read", "write", "exec", "connect", "listen")
+
+
+# By default a property is tried on 100 examples.
+settings.register_profile("thorough", max_examples=1_000, deadline=None)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--first-cases", action="store_true", help="of each test, run only the first case")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the environment of the tests the same, wherever they are started."""
+    # A shell's background job ignores SIGINT and SIGQUIT, nohup(1) SIGHUP; commands inherit that.
+    for signo in (signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(signo, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    # A version manager's python3 is a shell script that starts a dozen programs first, each of them judged.
+    found = shutil.which("python3")
+    if found is not None and Path(found).read_bytes()[:2] == b"#!":
+        real = Path(sys.executable).resolve().parent
+        if (real / "python3").exists():
+            os.environ["PATH"] = f"{real}{os.pathsep}{os.environ['PATH']}"
+    # Hundreds of commands import the package, and would compile it where PYTHONDONTWRITEBYTECODE is set.
+    if not hasattr(config, "workerinput"):
+        compileall.compile_dir(REPOSITORY / "src", quiet=2)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With --first-cases, keep one case of each test, of those that the other options leave."""
+    if not config.getoption("--first-cases"):
+        return
+    first: dict[str, pytest.Item] = {}
+    for item in items:
+        first.setdefault(item.nodeid.partition("[")[0], item)
+    config.hook.pytest_deselected(items=[item for item in items if item not in first.values()])
+    items[:] = first.values()
 
 
 class Project:

@@ -20,7 +20,7 @@ import pytest
 
 from rampart_seccomp.calls.starting import ExecCall
 
-QUICK = (2_000, 3.0)
+QUICK = (300, 20.0)
 LONG = (100_000, 300.0)
 CONTROL = (20_000, 20.0)
 AMOUNTS = [pytest.param(QUICK, id="quick"), pytest.param(LONG, id="long", marks=pytest.mark.long)]

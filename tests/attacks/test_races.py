@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 BARE = (50_000_000, 20.0)
-QUICK = (3_000, 2.0)
+QUICK = (1_000, 20.0)
 LONG = (100_000, 600.0)
 
 AMOUNTS = [pytest.param(QUICK, id="quick"), pytest.param(LONG, id="long", marks=pytest.mark.long)]

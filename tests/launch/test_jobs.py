@@ -233,7 +233,7 @@ def test_hang_up(
     tree along."""
     said = tmp_path / "said"
     script = f"trap 'echo hung up >> {said}' HUP; echo go; "
-    script += f"for i in $(seq 20); do sleep 0.1; done; echo end >> {said}"
+    script += f"for i in $(seq 8); do sleep 0.1; done; echo end >> {said}"
     if way == "launcher":
         wrapped = FakeBroker().wrap([b"sh", b"-c", os.fsencode(script)])
         os.set_inheritable(wrapped.pass_fds[0], True)

@@ -17,7 +17,7 @@ from rampart_seccomp.launch import Popen, protocol
 pytestmark = pytest.mark.core
 
 LIMITS = {
-    protocol.Limit.WALL_TIME: protocol.Limits(wall_ms=500),
+    protocol.Limit.WALL_TIME: protocol.Limits(wall_ms=1000),
     protocol.Limit.PROCESSES: protocol.Limits(processes=6),
 }
 
