@@ -32,6 +32,8 @@ HOME = b"/home/user"
 DIRECTORY = b"/home/user/project"
 """Where the tests of a policy take place, so that they say the same on every machine."""
 
+_MEMFD, _DELETED = b"/memfd:", b" (deleted)"
+
 
 def run_tests(policy: Policy, *, file: str | None = None) -> None:
     """Evaluate the tests of a policy, with `HOME` as home and `DIRECTORY` as launch directory.
@@ -104,7 +106,8 @@ def events(
     Args:
         matcher: Says what ``~`` and ``./`` are.
         operation: An operation, or ``write`` for its four.
-        path: A file, or a program; symbolic links are followed as far as the path exists.
+        path: A file, or a program; symbolic links are followed as far as the path exists. A program that ends
+            in `` (deleted)`` stands for a memfd or a deleted file.
         command: A command line. A bare program name stands for that name in ``/usr/bin``.
         host: ``name:port``, ``address:port``, ``unix:PATH`` or ``unix:@name``.
         port: ``port`` on every address, or ``address:port``.
@@ -183,7 +186,11 @@ def _exec(matcher: AnyMatcher, path: str | None, command: str | None) -> ExecEve
         raise PolicyError("the command is empty")
     named = _absolute(matcher, program if "/" in program else f"/usr/bin/{program}")
     real = os.path.realpath(named)
-    return ExecEvent(path=real, argv=tuple(map(os.fsencode, argv or [program])), named=named)
+    event = ExecEvent(path=real, argv=tuple(map(os.fsencode, argv or [program])), named=named)
+    if not real.endswith(_DELETED):
+        return event
+    had = None if real.startswith(_MEMFD) else real.removesuffix(_DELETED)
+    return attrs.evolve(event, named=had, linked=False)
 
 
 def _connect(matcher: AnyMatcher, host: str) -> ConnectEvent:
