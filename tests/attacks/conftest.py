@@ -1,4 +1,4 @@
-"""Attacker programs: compiled from ``src/`` or lines of Python, run bare or behind a policy, their answers read."""
+"""Attackers, from ``src/`` or lines of Python: run bare or behind a policy, their answers read."""
 
 from __future__ import annotations
 
@@ -114,10 +114,10 @@ def identities(project: Any, attacker: Callable[..., Path]) -> tuple[Path, Path]
 def attack(project: Any) -> Callable[..., Any]:
     """Run lines of Python bare (policy None) or behind a policy; gives what they put into ``said``."""
 
-    def make(lines: str, policy: Any) -> Any:
+    def make(lines: str, policy: Any, **options: Any) -> Any:
         code = f"{PRELUDE}\nsaid = []\n{lines}\nimport json\nprint(json.dumps(said))"
         argv = [PYTHON, "-I", "-S", "-c", code]
-        done = project.bare(argv) if policy is None else project.run(argv, policy)
+        done = project.bare(argv, **options) if policy is None else project.run(argv, policy, **options)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 

@@ -6,7 +6,6 @@ import os
 import random
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ IDENTITY = ("-nostdlib", "-fno-stack-protector", "-fno-builtin", "-static-pie")
 LOADERS = [
     path for path in ("/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1") if os.path.exists(path)
 ]
+
 
 @pytest.fixture
 def guarded(deny_rule: Any) -> Any:

@@ -1,7 +1,7 @@
 """Row 14: images that no name leads to, under a policy with ``features: [memfd-exec]``.
 
-They run as they do bare, the rules decide about them, and they are nobody: neither the name of a memfd nor the
-one that a deleted file had makes an image another program. `test_calls.py` has them without the feature.
+They run as they do bare, the rules decide about them, and they are nobody: neither the name of a memfd nor
+the one that a deleted file had makes an image another program. `test_calls.py` has them without the feature.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 pytestmark = pytest.mark.core
+
+IDENTITY = ("-nostdlib", "-fno-stack-protector", "-fno-builtin")
 
 MAKERS = """
 import fcntl, shutil, subprocess
@@ -273,4 +275,89 @@ def test_nobody(project: Any, attack: Any) -> None:
     found = attack(lines([start.format(name) for start in starts for name in files]), policy)
 
     assert found == ["known", "within", "kept", *[""] * 9]
-    assert [record["rule"] for record in project.records() if record["verdict"] == "deny"] == ["k", "w", "r"] * 3
+    assert [record["rule"] for record in project.records() if record["verdict"] == "deny"] == [
+        "k",
+        "w",
+        "r",
+    ] * 3
+
+
+RACE = """
+import signal
+wrong = os.path.realpath("vault/wrong").encode()
+right = open(RIGHT, "rb").read()
+contents = [right, b"#!" + wrong + b"\\n", open("open/loaded", "rb").read()]
+fd = memfd(RIGHT)
+size = max(map(len, contents))
+flipper = os.fork()
+while flipper == 0:
+    for content in contents:
+        os.pwrite(fd, content.ljust(size, b"\\0"), 0)
+said = [by_fd(fd)[:1] for _ in range({count})]
+os.kill(flipper, signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize(
+    "count", [pytest.param(200, id="quick"), pytest.param(20_000, id="long", marks=pytest.mark.long)]
+)
+def test_memfd_is_rewritten(
+    count: int, project: Any, identities: Any, opened: Any, attack: Any, attacker: Any
+) -> None:
+    """No writer makes a memfd start a denied program by a ``#!`` line or an interpreter written later."""
+    loader = f"-Wl,--dynamic-linker={project.root}/vault/wrong"
+    loaded = attacker("identity", *IDENTITY, "-pie", loader, "-DWHO='d'")
+    shutil.copy(loaded, project.root / "open" / "loaded")
+    race = MAKERS + RACE.replace("{count}", str(count))
+
+    bare = attack(race.replace(str(count), "200"), None)
+    judged = attack(race, opened, timeout=600)
+
+    assert {"a", "b"} <= set(bare)
+    assert "a" in judged
+    assert "b" not in judged
+    killed = [record for record in project.records() if "exec-tampered" in record["where"]]
+    assert killed != []
+
+
+OVERLAY = """
+mount -t tmpfs none "$1"; mkdir "$1/upper" "$1/work" "$1/m"
+mount -t overlay overlay -o "lowerdir=$2,upperdir=$1/upper,workdir=$1/work" "$1/m" || exit 77
+cd "$1/m"; shift 2
+cp lower upper
+exec "$@"
+"""
+DELETED = """
+import os, subprocess
+for name in ("lower", "upper"):
+    fd = os.open(name, os.O_RDONLY)
+    os.unlink(name)
+    print(subprocess.run(["/proc/self/fd/%d" % fd, name], pass_fds=[fd], capture_output=True))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount")
+def test_deleted_where_mappings_show_another_device(project: Any, tmp_path: Path) -> None:
+    """On overlays of several file systems, maps and stat show different devices: it runs nevertheless."""
+    import rampart_seccomp as rampart
+
+    lower = project.root / "lower"
+    lower.mkdir()
+    (tmp_path / "place").mkdir()
+    shutil.copy("/bin/echo", lower / "lower")
+    (project.root / "policy.yaml").write_text(
+        "version: 1\nfeatures: [memfd-exec]\ndefault: {read: allow, write: allow, exec: allow}\n"
+        "rules: [{name: never, deny: exec, paths: [/nothing]}]\n"
+    )
+    command = [sys.executable, "-c", DELETED]
+    run = [sys.executable, "-m", "rampart_seccomp", "run", "--policy", project.root / "policy.yaml", "--"]
+    overlay = ["unshare", "-m", "sh", "-c", OVERLAY, "sh", tmp_path / "place", lower]
+    environment = {"PYTHONPATH": str(Path(rampart.__file__).parent.parent)}
+
+    bare = project.bare([*overlay, *command])
+    if bare.returncode in (1, 77) and not bare.stdout:
+        pytest.skip("no overlay can be mounted here")
+    judged = project.bare([*overlay, *run, *command], env=environment)
+
+    assert bare.stdout.count("returncode=0") == 2
+    assert (judged.stdout, judged.returncode) == (bare.stdout, 0), judged.stderr

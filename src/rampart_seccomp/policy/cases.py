@@ -184,13 +184,15 @@ def _exec(matcher: AnyMatcher, path: str | None, command: str | None) -> ExecEve
     program = path if path is not None else (argv[0] if argv else "")
     if not program:
         raise PolicyError("the command is empty")
+    words = tuple(map(os.fsencode, argv or [program]))
+    raw = os.fsencode(program)
+    if raw.startswith(_MEMFD) and raw.endswith(_DELETED):
+        return ExecEvent(path=b"/" + raw[1:].replace(b"/", b":"), argv=words, linked=False)
     named = _absolute(matcher, program if "/" in program else f"/usr/bin/{program}")
     real = os.path.realpath(named)
-    event = ExecEvent(path=real, argv=tuple(map(os.fsencode, argv or [program])), named=named)
-    if not real.endswith(_DELETED):
-        return event
-    had = None if real.startswith(_MEMFD) else real.removesuffix(_DELETED)
-    return attrs.evolve(event, named=had, linked=False)
+    if real.endswith(_DELETED):
+        return ExecEvent(path=real, argv=words, named=real.removesuffix(_DELETED), linked=False)
+    return ExecEvent(path=real, argv=words, named=named)
 
 
 def _connect(matcher: AnyMatcher, host: str) -> ConnectEvent:

@@ -326,7 +326,11 @@ def _pattern(matcher: Matcher, event: Event) -> tuple[str, str | None]:
     if isinstance(event, FileEvent):
         return "paths", path_pattern(matcher, event.path)
     if isinstance(event, ExecEvent):
-        if event.linked and event.argv and all(b"*" not in argument and b"\0" not in argument for argument in event.argv):
+        if (
+            event.linked
+            and event.argv
+            and all(b"*" not in argument and b"\0" not in argument for argument in event.argv)
+        ):
             named = event.named if event.named is not None else event.path
             argv = [named, *event.argv[1:]]
             return "commands", shlex.join(os.fsdecode(argument) for argument in argv)

@@ -15,7 +15,7 @@ FEATURES = {
     "sysv-ipc": "System V IPC and POSIX message queues",
     MEMFD_EXEC: "executing memfds and deleted files",
 }
-"""What this version can open, in words; of those that open calls, `kernel.syscalls.FEATURES` has the calls."""
+"""What this version can open, in words; `rampart_seccomp.kernel.syscalls.FEATURES` has the calls, if any."""
 
 LATER = ("ptrace", "io_uring", "namespaces")
 

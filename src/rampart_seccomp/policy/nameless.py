@@ -16,8 +16,8 @@ _PREFIX = "/memfd:"
 
 
 def memfd_remarks(policy: Policy, rule: Rule) -> Iterator[tuple[str, str, str]]:
-    """Give remarks on patterns of memfds where none can be executed: severity, key and sentence."""
-    if Operation.EXEC not in rule.operations or MEMFD_EXEC in policy.features:
+    """Give remarks on patterns of memfds that match none: severity, key and sentence."""
+    if Operation.EXEC not in rule.operations:
         return
     given = [(f".paths[{index}]", text) for index, text in enumerate(rule.paths)]
     for index, entry in enumerate(rule.except_):
@@ -26,8 +26,12 @@ def memfd_remarks(policy: Policy, rule: Rule) -> Iterator[tuple[str, str, str]]:
         else:
             given.append((f".except[{index}]", entry))
     for key, text in given:
-        if text.startswith(_PREFIX):
+        if not text.startswith(_PREFIX):
+            continue
+        if MEMFD_EXEC not in policy.features:
             yield "warning", key, f"{text!r} matches nothing without `features: [{MEMFD_EXEC}]`"
+        elif "/" in text[1:]:
+            yield "warning", key, f"{text!r} matches nothing: for a '/' in the name of a memfd write ':'"
 
 
 def changes_nothing(policy: Policy) -> str | None:
