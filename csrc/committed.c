@@ -7,9 +7,12 @@
 
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <unistd.h>
 
 enum { CHUNK = 16384, MAPPING_LINE = 5120 };
 
@@ -70,26 +73,76 @@ static bool same_bytes(pid_t pid, const char *name, int expected, off_t offset, 
     }
 }
 
-/* Whether one line of proc_pid_maps(5) maps nothing but the image or its interpreter. */
-static bool mapping_judged(char *line, const struct rs_trace *judged)
+/* Read a line of proc_pid_maps(5): which file it maps (inode 0: none), and where its name starts. */
+static bool parse_mapping(const char *line, struct rs_file *file, int *name)
 {
     unsigned int major_number;
     unsigned int minor_number;
     unsigned long long inode;
-    int name = 0;
-    if (sscanf(line, "%*s %*s %*s %x:%x %llu %n", &major_number, &minor_number, &inode, &name) != 3 || name == 0)
+    *name = 0;
+    if (sscanf(line, "%*s %*s %*s %x:%x %llu %n", &major_number, &minor_number, &inode, name) != 3 || *name == 0)
         return false;
-    if (inode == 0)
+    *file = (struct rs_file){.dev = makedev(major_number, minor_number), .ino = inode};
+    return true;
+}
+
+static bool equal_files(const struct rs_file *one, const struct rs_file *other)
+{
+    return one->dev == other->dev && one->ino == other->ino;
+}
+
+/* How proc_pid_maps(5) shows a page that we map ourselves. */
+static bool shown_at(const void *address, struct rs_file *shown)
+{
+    char line[MAPPING_LINE];
+    bool found = false;
+    FILE *file = fopen("/proc/self/maps", "re");
+    if (file == NULL)
+        return false;
+    while (!found && fgets(line, sizeof(line), file) != NULL) {
+        int name;
+        found = strtoull(line, NULL, 16) == (uintptr_t)address && parse_mapping(line, shown, &name);
+    }
+    fclose(file);
+    return found;
+}
+
+/* Whether a mapping that shows such numbers is one of the image that the process runs. */
+static bool shown_like_image(pid_t pid, const struct rs_file *file)
+{
+    char path[32];
+    snprintf(path, sizeof(path), "/proc/%d/exe", pid);
+    autofd int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    const size_t size = (size_t)sysconf(_SC_PAGESIZE);
+    void *page = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (page == MAP_FAILED)
+        return false;
+    struct rs_file shown;
+    const bool same = shown_at(page, &shown) && equal_files(&shown, file);
+    munmap(page, size);
+    return same;
+}
+
+/* Whether one line of proc_pid_maps(5) maps nothing but the image or its interpreter. */
+static bool mapping_judged(pid_t pid, char *line, const struct rs_trace *judged)
+{
+    struct rs_file shown;
+    int name;
+    if (!parse_mapping(line, &shown, &name))
+        return false;
+    if (shown.ino == 0)
         return true; /* anonymous memory, the stack, what the kernel brings */
-    struct stat found = {.st_dev = makedev(major_number, minor_number), .st_ino = (ino_t)inode};
-    if (same_file(&found, &judged->image) || same_file(&found, &judged->interpreter))
+    if (equal_files(&shown, &judged->image) || equal_files(&shown, &judged->interpreter))
         return true;
     /* Some file systems show another device number here than stat(2) does. */
     line[strcspn(line, "\n")] = '\0';
     static const char deleted[] = " (deleted)";
     const size_t length = strlen(line + name);
     if (length >= sizeof(deleted) && strcmp(line + name + length - (sizeof(deleted) - 1), deleted) == 0)
-        return false; /* what has this name now is another file */
+        return shown_like_image(pid, &shown); /* what has this name now is another file */
+    struct stat found;
     return stat(line + name, &found) == 0 &&
            (same_file(&found, &judged->image) || same_file(&found, &judged->interpreter));
 }
@@ -106,7 +159,7 @@ static bool same_mappings(pid_t pid, const struct rs_trace *judged)
         return false;
     bool same = true;
     while (same && fgets(line, sizeof(line), file) != NULL)
-        same = mapping_judged(line, judged);
+        same = mapping_judged(pid, line, judged);
     same = same && ferror(file) == 0;
     fclose(file);
     return same;

@@ -132,12 +132,15 @@ class ExecEvent(Event):
     """The start of a program. A script gives one event for itself and one for each interpreter.
 
     Attributes:
-        path: Real absolute name of the image (of the script, of the interpreter).
+        path: Real absolute name of the image (of the script, of the interpreter). Of one that has none, what
+            the kernel calls it: ``/memfd:NAME (deleted)``, ``/old/name (deleted)``.
         argv: The whole argument vector that this image gets.
         named: Absolute name under which it was started, before the last symbolic link was followed.
         changed: Names of the environment variables that it adds or changes with respect to what the calling
             program was started with. None if unknown: then rules that restrict variables hold, and those
             that allow them do not.
+        linked: False if no name leads to the image: a memfd, or a deleted file, whose `named` is then the
+            name that it had. It is no program that rules which allow could know.
     """
 
     operation: Operation = Operation.EXEC
@@ -145,6 +148,7 @@ class ExecEvent(Event):
     argv: tuple[bytes, ...] = ()
     named: bytes | None = None
     changed: frozenset[bytes] | None = frozenset()
+    linked: bool = True
     kind: ClassVar[str] = "exec"
 
     @property

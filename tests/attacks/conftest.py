@@ -1,8 +1,10 @@
-"""Attacker programs: compiled from ``src/``, run bare or behind a policy, their answers read."""
+"""Attackers, from ``src/`` or lines of Python: run bare or behind a policy, their answers read."""
 
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,33 @@ from typing import Any
 import pytest
 
 SOURCES = Path(__file__).resolve().parent / "src"
+PYTHON = os.path.realpath(sys.executable)
+IDENTITY = ("-nostdlib", "-fno-stack-protector", "-fno-builtin", "-static-pie")
+PRELUDE = """
+import ctypes, errno, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+EXECVEAT = {"x86_64": 322, "aarch64": 281}[os.uname().machine]
+EMPTY_PATH, CHECK = 0x1000, 0x10000
+def vector(words):
+    return None if words is None else (ctypes.c_char_p * (len(words) + 1))(*words, None)
+def result(call):
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.dup2(writer, 1)
+        call()
+        os.write(1, errno.errorcode[ctypes.get_errno()].encode())
+        os._exit(2)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as stream:
+        said = stream.read()
+    os.waitpid(child, 0)
+    return said.decode("latin-1")
+def execve(path, argv, envp=()):
+    return result(lambda: libc.execve(path, vector(argv), vector(envp)))
+def execveat(fd, path, argv, flags, envp=()):
+    return result(lambda: libc.syscall(EXECVEAT, fd, path, vector(argv), vector(envp), flags))
+"""
 
 
 def answers(output: str) -> list[str]:
@@ -65,5 +94,31 @@ def race(project: Any, attacker: Callable[..., Path]) -> Callable[..., Any]:
         assert done.returncode == 0, done.stderr
         counters: dict[str, int] = json.loads(done.stdout)
         return counters
+
+    return make
+
+
+@pytest.fixture
+def identities(project: Any, attacker: Callable[..., Path]) -> tuple[Path, Path]:
+    """Two programs that report themselves: one that may run, and ./vault/wrong, which may not."""
+    made = []
+    for who, name in (("a", "open/right"), ("b", "vault/wrong")):
+        path = project.write(name, "")
+        path.write_bytes(attacker("identity", *IDENTITY, f"-DWHO='{who}'").read_bytes())
+        path.chmod(0o755)
+        made.append(path)
+    return made[0], made[1]
+
+
+@pytest.fixture
+def attack(project: Any) -> Callable[..., Any]:
+    """Run lines of Python bare (policy None) or behind a policy; gives what they put into ``said``."""
+
+    def make(lines: str, policy: Any, **options: Any) -> Any:
+        code = f"{PRELUDE}\nsaid = []\n{lines}\nimport json\nprint(json.dumps(said))"
+        argv = [PYTHON, "-I", "-S", "-c", code]
+        done = project.bare(argv, **options) if policy is None else project.run(argv, policy, **options)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
 
     return make

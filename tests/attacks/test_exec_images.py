@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
 import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,67 +14,15 @@ import pytest
 pytestmark = pytest.mark.core
 
 IDENTITY = ("-nostdlib", "-fno-stack-protector", "-fno-builtin", "-static-pie")
-PYTHON = os.path.realpath(sys.executable)
 LOADERS = [
     path for path in ("/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1") if os.path.exists(path)
 ]
-PRELUDE = """
-import ctypes, errno, os, sys
-libc = ctypes.CDLL(None, use_errno=True)
-EXECVEAT = {"x86_64": 322, "aarch64": 281}[os.uname().machine]
-EMPTY_PATH, CHECK = 0x1000, 0x10000
-def vector(words):
-    return None if words is None else (ctypes.c_char_p * (len(words) + 1))(*words, None)
-def result(call):
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.dup2(writer, 1)
-        call()
-        os.write(1, errno.errorcode[ctypes.get_errno()].encode())
-        os._exit(2)
-    os.close(writer)
-    with os.fdopen(reader, "rb") as stream:
-        said = stream.read()
-    os.waitpid(child, 0)
-    return said.decode("latin-1")
-def execve(path, argv, envp=()):
-    return result(lambda: libc.execve(path, vector(argv), vector(envp)))
-def execveat(fd, path, argv, flags, envp=()):
-    return result(lambda: libc.syscall(EXECVEAT, fd, path, vector(argv), vector(envp), flags))
-"""
-
-
-@pytest.fixture
-def identities(project: Any, attacker: Callable[..., Path]) -> tuple[Path, Path]:
-    """Two programs that report themselves: one that may run, and ./vault/wrong, which may not."""
-    made = []
-    for who, name in (("a", "open/right"), ("b", "vault/wrong")):
-        path = project.write(name, "")
-        path.write_bytes(attacker("identity", *IDENTITY, f"-DWHO='{who}'").read_bytes())
-        path.chmod(0o755)
-        made.append(path)
-    return made[0], made[1]
 
 
 @pytest.fixture
 def guarded(deny_rule: Any) -> Any:
     """Everything is allowed but executing what lies in ./vault."""
     return deny_rule("exec", paths=["./vault/**"])
-
-
-@pytest.fixture
-def attack(project: Any) -> Callable[..., Any]:
-    """Run lines of Python bare (policy None) or behind a policy; gives what they put into ``said``."""
-
-    def make(lines: str, policy: Any) -> Any:
-        code = f"{PRELUDE}\nsaid = []\n{lines}\nimport json\nprint(json.dumps(said))"
-        argv = [PYTHON, "-I", "-S", "-c", code]
-        done = project.bare(argv) if policy is None else project.run(argv, policy)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
-
-    return make
 
 
 WAYS = {

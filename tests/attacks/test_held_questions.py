@@ -194,6 +194,32 @@ def test_bounced_again_and_again(held: Any, person: Person) -> None:
     assert (process.wait(10), person.count) == (0, 1)
 
 
+@pytest.mark.core
+def test_what_a_call_was_answered_holds_when_it_comes_again(project: Any, person: Person) -> None:
+    """Of two questions of one call, the first is not put again while the second stands."""
+    project.write("old", "content")
+    policy = rampart.Policy(
+        rules=[
+            rampart.allow(EVERYTHING, name="everything"),
+            rampart.ask(["create", "delete"], paths=["./old", "./new"], name="asked"),
+        ]
+    )
+    asked = []
+
+    def answer(event: rampart.Event) -> rampart.Verdict:
+        asked.append(str(event.operation))
+        if len(asked) == 1:
+            return rampart.Allow()
+        threading.Timer(2.5, person.say, [rampart.Allow()]).start()
+        return person(event)
+
+    code = "import os; os.rename('old', 'new'); print(open('new').read())"
+    done = project.run([sys.executable, "-c", code], policy, on_ask=answer)
+
+    assert (done.stdout, done.returncode) == ("content\n", 0), done.stderr
+    assert sorted(asked) == ["create", "delete"]
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make a cgroup")
 def test_freezer(held: Any, person: Person, tmp_path: Path) -> None:
     """A cgroup can be frozen while a process of it asks."""

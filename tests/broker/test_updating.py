@@ -39,6 +39,10 @@ for line in sys.stdin:
             socket.create_connection(("127.0.0.1", int(target)), 5).close()
         elif action == "run":
             os.posix_spawn("/bin/true", ["true"], {})
+        elif action == "memory":
+            fd = os.memfd_create("true")
+            os.write(fd, open(target, "rb").read())
+            os.posix_spawn(f"/proc/self/fd/{fd}", ["true"], {})
         answer = "ok"
     except OSError as error:
         answer = errno.errorcode[error.errno]
@@ -134,6 +138,22 @@ def test_takes_effect_at_the_next_call(service: Service, file: Path) -> None:
 
     broker.update(OPEN)
     assert servant("write", file) == "ok"
+
+
+def test_what_no_filter_holds_is_open_and_shut_at_once(service: Service) -> None:
+    """A feature that opens no calls comes and goes with the policy, for trees that run."""
+    broker = service.broker(OPEN)
+    servant = service.servant(broker)
+    with_it = attrs.evolve(OPEN, features=["sysv-ipc", "memfd-exec"])
+    answers = []
+    for policy in (OPEN, with_it, OPEN):
+        broker.update(policy)
+        answers.append(servant("memory", "/bin/true"))
+    assert answers == ["EACCES", "ok", "EACCES"]
+    assert {denial.suggestion for denial in servant.process.denials} == {
+        "say `features: [memfd-exec]`: then the rules decide"
+    }
+    assert rampart.Broker(OPEN, may_restrict={"memfd-exec"}).close() is None
 
 
 def test_each_tree_keeps_its_place(service: Service, tmp_path: Path) -> None:

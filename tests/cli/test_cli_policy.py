@@ -186,6 +186,38 @@ def test_explain_of_a_program_that_is_not_there(capsys: pytest.CaptureFixture[st
     assert said.err == "note: 'no-such-program' is not in PATH, and judged as if it lay in /usr/bin\n"
 
 
+def test_explain_what_has_no_name(policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A memfd by the kernel's spelling: what denies it, and what opens it."""
+    argv = ["explain", "--policy", str(policy), "exec", "/memfd:tool (deleted)", "x"]
+    assert main(argv) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith(
+        "deny: exec /memfd:tool (deleted) x\n"
+        "  decided by   built-in: a program without a name (memfd or deleted file)\n"
+        "  to allow it  say `features: [memfd-exec]`: then the rules decide\n"
+    )
+    assert said.err == ""
+    policy.write_text(POLICY + "features: [memfd-exec]\n")
+    assert main(argv) == 0
+    assert capsys.readouterr().out.startswith(
+        "allow: exec /memfd:tool (deleted) x\n"
+        "  decided by   the default, which says allow (policy.yaml:2)\n"
+        '  to deny it   the rule {name: …, deny: exec, paths: ["/memfd:tool (deleted)"]}\n'
+    )
+
+
+def test_doctor_says_what_is_opened(policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The features of the policy; of a stack, those that every layer has."""
+    policy.write_text(POLICY + "features: [memfd-exec, sysv-ipc]\n")
+    main(["doctor", "--policy", str(policy)])
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "opened by `features: [sysv-ipc]`: System V IPC and POSIX message queues",
+        "opened by `features: [memfd-exec]`: executing memfds and deleted files",
+    ]
+    main(["doctor", "--policy", "strict", "--policy", str(policy)])
+    assert "opened by" not in capsys.readouterr().out
+
+
 def test_explain_shows_the_real_name_escaped(policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A symbolic link is judged by what it leads to, and no name reaches the terminal raw."""
     Path("link").symlink_to("secret/\x1b[2J")

@@ -344,7 +344,7 @@ def test_attributes_are_held_only_where_reading_may_be_restricted() -> None:
 
 def test_a_feature_opens_its_calls_and_no_others() -> None:
     """What a policy opens by name is free then, for all arguments; the names are those of policies."""
-    assert tuple(FEATURES) == features.FEATURES
+    assert set(FEATURES) == set(features.FEATURES) - {features.MEMFD_EXEC}, "that one is no call's"
     for name, calls in FEATURES.items():
         assert changed_by(Traps(features={name})) == dict.fromkeys(calls, Disposition.FREE)
         assert all(table(Traps(features={name}))[call].cases == () for call in calls)

@@ -22,6 +22,7 @@ def test_the_same_in_python_and_in_a_file() -> None:
     """Order and repetition do not matter, one name may stand instead of a list, and it is written back."""
     policy = Policy.loads(HEAD + "features: [sysv-ipc, sysv-ipc]")
     assert policy.features == frozenset({"sysv-ipc"})
+    assert Policy.loads(HEAD + "features: [sysv-ipc, memfd-exec]").features == set(FEATURES)
     same = [
         Policy.loads(HEAD + "features: sysv-ipc"),
         Policy(features="sysv-ipc"),
@@ -47,7 +48,12 @@ def test_what_comes_later_is_said(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("sysv_ipc", "did you mean 'sysv-ipc'"), ("", "the features are"), ("x", "the features are")],
+    [
+        ("sysv_ipc", "did you mean 'sysv-ipc'"),
+        ("memfd", "did you mean 'memfd-exec'"),
+        ("", "the features are"),
+        ("x", "the features are"),
+    ],
 )
 def test_an_unknown_name_is_an_error(name: str, hint: str) -> None:
     """It says what may have been meant."""
@@ -95,6 +101,6 @@ def test_a_stack_has_what_every_layer_has() -> None:
 
 
 def test_profiles() -> None:
-    """Agents may use databases; who needs nothing but the project does without."""
+    """Agents may use databases; who needs nothing but the project does without. None executes a memfd."""
     found = {name: set(Policy.load(name).features) for name in ("agent", "ci", "observe", "strict")}
     assert found == {"agent": {"sysv-ipc"}, "ci": {"sysv-ipc"}, "observe": {"sysv-ipc"}, "strict": set()}

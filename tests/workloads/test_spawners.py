@@ -48,23 +48,64 @@ GOROUTINES = """
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"os/exec"
 	"sync"
 )
 
+// The exit status; -1 if it was not started, or killed.
+func status(err error) int {{
+	var failed *exec.ExitError
+	if errors.As(err, &failed) {{
+		return failed.ExitCode()
+	}}
+	if err != nil {{
+		return -1
+	}}
+	return 0
+}}
+
+func pipeline(text string) (string, error) {{
+	first, second := exec.Command("cat"), exec.Command("tr", "a-z", "A-Z")
+	into, _ := first.StdinPipe()
+	second.Stdin, _ = first.StdoutPipe()
+	out, _ := second.StdoutPipe()
+	for _, command := range []*exec.Cmd{{first, second}} {{
+		if err := command.Start(); err != nil {{
+			return "", err
+		}}
+	}}
+	io.WriteString(into, text)
+	into.Close()
+	said, _ := io.ReadAll(out)
+	if err := first.Wait(); err != nil {{
+		return "", err
+	}}
+	return string(said), second.Wait()
+}}
+
 func main() {{
 	var group sync.WaitGroup
-	results := make(chan string, {count}*16)
+	results := make(chan string, {count}*16*4)
+	check := func(found, expected string) {{
+		if found != expected {{
+			results <- fmt.Sprintf("%q is not %q", found, expected)
+		}}
+	}}
 	for worker := 0; worker < 16; worker++ {{
 		group.Add(1)
 		go func(worker int) {{
 			defer group.Done()
 			for turn := 0; turn < {count}; turn++ {{
-				output, err := exec.Command("/bin/echo", fmt.Sprint(worker, turn)).Output()
-				if err != nil || string(output) != fmt.Sprintln(worker, turn) {{
-					results <- fmt.Sprint(err, output)
-				}}
+				check(fmt.Sprint(exec.Command("/bin/true").Run()), "<nil>")
+				code := (worker + turn) % 200
+				ended := exec.Command("sh", "-c", fmt.Sprint("exit ", code)).Run()
+				check(fmt.Sprint(status(ended)), fmt.Sprint(code))
+				check(fmt.Sprint(status(exec.Command("./missing").Run())), "-1")
+				said, err := pipeline(fmt.Sprint("line ", worker, turn))
+				check(fmt.Sprint(said, err), fmt.Sprint("LINE ", worker, turn, "<nil>"))
 			}}
 		}}(worker)
 	}}
@@ -73,7 +114,7 @@ func main() {{
 	for result := range results {{
 		fmt.Println(result)
 	}}
-	fmt.Println("spawned", 16*{count})
+	fmt.Println("spawned by", 16*{count})
 }}
 """
 
@@ -125,8 +166,11 @@ SPAWNERS = [
 
 @pytest.mark.core
 @pytest.mark.parametrize("amount", ["quick", pytest.param("long", marks=pytest.mark.long)])
+@pytest.mark.parametrize("restricted", [True, False], ids=["exec rules", "allow all"])
 @pytest.mark.parametrize("spawner", SPAWNERS, ids=[spawner.name for spawner in SPAWNERS])
-def test_spawner(spawner: Spawner, amount: str, project: Any, deny_rule: Any) -> None:
+def test_spawner(
+    spawner: Spawner, restricted: bool, amount: str, project: Any, allow_all: Any, deny_rule: Any
+) -> None:
     """The same output and status as bare, and no denial, while each exec is verified."""
     if shutil.which(spawner.tool) is None:
         pytest.skip(f"{spawner.tool} is not installed")
@@ -137,10 +181,15 @@ def test_spawner(spawner: Spawner, amount: str, project: Any, deny_rule: Any) ->
         made = project.bare(
             spawner.build,
             timeout=300,
-            env={"GOCACHE": str(project.base / "cache"), "GO111MODULE": "off", "GOFLAGS": "-p=2"},
+            env={
+                "GOCACHE": str(project.base / "cache"),
+                "GO111MODULE": "off",
+                "GOFLAGS": "-p=2",
+                "CGO_ENABLED": "0",
+            },
         )
         assert made.returncode == 0, made.stderr
-    policy: Policy = deny_rule("exec", paths=["./nothing"])
+    policy: Policy = deny_rule("exec", paths=["./nothing"]) if restricted else allow_all
     bare = project.bare(spawner.argv, timeout=600)
     shutil.rmtree(Path(project.root) / "out", ignore_errors=True)
 

@@ -8,6 +8,7 @@ import attrs
 
 from rampart_seccomp.errors import NotEnforceable, PolicyError
 from rampart_seccomp.events import Operation
+from rampart_seccomp.kernel.syscalls import FEATURES as CALLS
 from rampart_seccomp.kernel.traps import Traps
 from rampart_seccomp.policy import AnyPolicy
 from rampart_seccomp.policy.features import FEATURES
@@ -61,7 +62,9 @@ def traps_for(policy: AnyPolicy, prospect: Prospect, *, scoped: bool) -> Traps:
         scoped: Whether the kernel confines signals to the tree.
     """
     restricted = {operation for operation in Operation if not policy.unrestricted(operation)}
-    return Traps(scoped, policy.features - prospect.features, restricted | prospect.operations)
+    # The other features are decided by the policy in force.
+    opened = policy.features & CALLS.keys()
+    return Traps(scoped, opened - prospect.features, restricted | prospect.operations)
 
 
 def ensure_enforceable(policy: AnyPolicy, traps: Traps, pid: int | None) -> None:

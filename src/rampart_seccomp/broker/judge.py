@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+from collections.abc import Hashable
 
 import attrs
 
@@ -170,7 +171,8 @@ class Judge:
 
     def _ask(self, event: Event, decision: Decision, call: Call) -> Judgement:
         asked = attrs.evolve(event, process=describe(call.notification, self.lineage))
-        verdict = self.questions.ask(asked, decision, call.notification, call.setting.lend)
+        lend, attempt = call.setting.lend, _attempt(event, call)
+        verdict = self.questions.ask(asked, decision, call.notification, lend, attempt)
         if isinstance(verdict, Deny):
             return attrs.evolve(
                 _denied(asked, decision, verdict.message),
@@ -178,6 +180,17 @@ class Judge:
                 asked=True,
             )
         return attrs.evolve(_allowed(asked, decision), asked=True)
+
+
+def _attempt(event: Event, call: Call) -> Hashable:
+    """Say what is the same of an exec at all entries of PATH that lead to one program; None for other calls.
+
+    Not the arguments of a script's interpreter: they have the name that the script was found under.
+    """
+    if not isinstance(call, ExecCall) or not isinstance(event, ExecEvent):
+        return None
+    first = call.execs[0]
+    return first.path, first.argv, event.path, call.expected.image, call.expected.environment
 
 
 def _denied(event: Event, decision: Decision, message: str | None = None) -> Judgement:

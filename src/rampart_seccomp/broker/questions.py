@@ -2,6 +2,9 @@
 
 A question belongs to a thread, its call and the object, not to one notification: while nobody has answered,
 the call can be *bounced*, so that a signal or a stop takes its course, and finds its question again then.
+
+An exec that was refused often comes again at once: execvp(3), shells and env(1) go on along PATH after
+EACCES, where the same program may be reached by other names. It is refused again without a question.
 """
 
 from __future__ import annotations
@@ -35,6 +38,12 @@ _LOOK = 0.1
 _BOUNCE_ANYHOW = 1.0
 """Seconds after which a call is bounced without a visible reason: a freezer cannot be seen from here."""
 
+AGAIN = 5.0
+"""Seconds in which a process that makes a refused exec anew is refused it unasked."""
+
+_REFUSALS_MAX = 1024
+"""Refused execs of one tree that are remembered."""
+
 Answer = Allow | Deny
 
 
@@ -52,6 +61,7 @@ class Pending:
         answer: Comes with the answer.
         latest: Id of the latest notification that waited for it; the kernel counts them up.
         held: The notification that waits for it now; None between two.
+        used: Id of the notification that got the answer: it is no other's; None if the call comes again.
     """
 
     asker: tuple[int, int | None]
@@ -59,6 +69,7 @@ class Pending:
     latest: int
     answer: concurrent.futures.Future[Answer] = attrs.field(factory=concurrent.futures.Future)
     held: Notification | None = None
+    used: int | None = None
     over: bool = False
 
     def withdrawn(self) -> bool:
@@ -80,6 +91,7 @@ class Questions:
         self._on_ask = on_ask
         self._lock = threading.Lock()
         self._pending: dict[tuple[int, int | None], dict[Hashable, Pending]] = {}
+        self._refusals: dict[int, tuple[float, Deny]] = {}
         self._places = threading.BoundedSemaphore(QUESTIONS_MAX)
         self.bounce: Callable[[Notification], bool] = lambda notification: False
         """Has the call made again, after signals and stops; False if that is not possible now."""
@@ -90,6 +102,7 @@ class Questions:
         decision: Decision,
         notification: Notification,
         lend: Callable[[], AbstractContextManager[None]],
+        attempt: Hashable = None,
     ) -> Answer:
         """Have a question answered.
 
@@ -101,19 +114,29 @@ class Questions:
             decision: Which rule asks.
             notification: The call that waits.
             lend: Entered while this thread waits.
+            attempt: Tells a call that may soon come again, if it is refused, from others of the process;
+                None: it is asked about each time.
 
         Raises:
             Bounced: The call comes again; the question stands.
             TargetGone: The process died; the question is withdrawn.
         """
+        search = None if attempt is None else _search(event, decision, notification, attempt)
+        answer: Answer | None = self._refused(search)
+        if answer is not None:
+            return answer
         pending = self._find(event, decision, notification)
         if pending is None:
             return Deny(message="too many questions wait already")
         with lend():
             try:
-                return self._wait(pending, notification)
+                answer = self._wait(pending, notification)
+                pending.used = notification.id
             finally:
                 pending.held = None
+        if search is not None and isinstance(answer, Deny):
+            self._remember(search, answer)
+        return answer
 
     def over(self, notification: Notification) -> None:
         """A call of this thread is over: withdraw what it asked, and what an earlier call of it gave up."""
@@ -131,6 +154,22 @@ class Questions:
         for pending in dropped:
             pending.over = True
 
+    def _refused(self, search: int | None) -> Deny | None:
+        """Give the answer by which the same was refused a moment ago."""
+        if search is None:
+            return None
+        with self._lock:
+            at, answer = self._refusals.get(search, (0.0, None))
+        return answer if time.monotonic() - at < AGAIN else None
+
+    def _remember(self, search: int, answer: Deny) -> None:
+        now = time.monotonic()
+        with self._lock:
+            if len(self._refusals) >= _REFUSALS_MAX:
+                fresh = {key: kept for key, kept in self._refusals.items() if now - kept[0] < AGAIN}
+                self._refusals = fresh if len(fresh) < _REFUSALS_MAX else {}
+            self._refusals[search] = now, answer
+
     def _find(self, event: Event, decision: Decision, notification: Notification) -> Pending | None:
         """Find the question that a bounced call put before, or put it; None if too many wait."""
         rule = decision.rule
@@ -140,7 +179,8 @@ class Questions:
         key = (notification.number, event, acting, None if rule is None else rule.name, decision.layer)
         with self._lock:
             pending = self._pending.get(asker, {}).get(key)
-            if pending is not None:
+            # The next call of a thread can be here before its last one is over.
+            if pending is not None and pending.used in (None, notification.id):
                 pending.latest, pending.held = notification.id, notification
                 return pending
             if not self._places.acquire(blocking=False):
@@ -169,8 +209,25 @@ class Questions:
             except concurrent.futures.TimeoutError:
                 notification.ensure_valid()
             due = time.monotonic() - began >= _BOUNCE_ANYHOW
-            if (due or _has_to_act(notification)) and self.bounce(notification):
-                raise Bounced
+            if due or _has_to_act(notification):
+                self._bounce(pending.asker, notification)
+
+    def _bounce(self, asker: tuple[int, int | None], notification: Notification) -> None:
+        """Have the call made again, if that is possible now; what it was answered so far holds then.
+
+        Raises:
+            Bounced: It will come again, or has already.
+        """
+        with self._lock:
+            answered = [
+                each for each in self._pending.get(asker, {}).values() if each.used == notification.id
+            ]
+            for each in answered:
+                each.used = None
+        if self.bounce(notification):
+            raise Bounced
+        for each in answered:
+            each.used = notification.id
 
     def _answer(self, pending: Pending, event: Event, rule: Rule | None) -> None:
         try:
@@ -197,6 +254,17 @@ class Questions:
         if isinstance(verdict, Ask):
             return Deny(message="the approver passed the question on, and nobody is left")
         return Deny(message=f"the approver answered {type(verdict).__name__}, which is no verdict")
+
+
+def _search(event: Event, decision: Decision, notification: Notification, attempt: Hashable) -> int:
+    """Tell what one process tries from everything else.
+
+    A hash, since arguments and variables can be megabytes. Whatever has the same one is refused, no more.
+    """
+    process = (notification.tgid, _start_time(notification.tgid))
+    acting = None if event.process is None else event.process.lineage
+    rule = None if decision.rule is None else decision.rule.name
+    return hash((process, acting, attempt, rule, decision.layer))
 
 
 def _informed(on_ask: Approver, rule: Rule | None, pending: Pending) -> Approver:

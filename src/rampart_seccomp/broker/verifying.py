@@ -291,7 +291,7 @@ class Verifying:
             executed.pid,
             executed.start_time,
             flight.was,
-            Program(path, argv, clean(path, variables) and not call.loads, call.execs),
+            Program(path, argv, clean(path, variables) and call.linked and not call.loads, call.execs),
             expected.image,
             expected.environment,
             executed.children,

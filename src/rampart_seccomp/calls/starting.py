@@ -87,6 +87,7 @@ class ExecCall(Call):
         program: Real path of the image that will run, of a script its last interpreter, and its arguments.
         loads: True if the image is a dynamic loader that is told a program, or names one of its own: what
             really runs is not what the image and its arguments say.
+        linked: False if no name leads to the image (a memfd, a deleted file): then it is nobody.
         only_checks: Nothing is started (AT_EXECVE_CHECK, a register): the answer is all there is.
         enforced: ``verified`` at its commit, or ``unverified``.
     """
@@ -94,6 +95,7 @@ class ExecCall(Call):
     expected: Expected = attrs.field(init=False)
     program: tuple[bytes, tuple[bytes, ...]] = attrs.field(init=False)
     loads: bool = attrs.field(init=False, default=False)
+    linked: bool = attrs.field(init=False, default=True)
     only_checks: bool = attrs.field(kw_only=True)
     enforced: str = attrs.field(init=False, default="unverified")
 
@@ -165,7 +167,7 @@ def _follow(
     """Turn the program, and whatever is started in its place, into events; say what must come of it."""
     events = []
     for depth in range(_INTERPRETERS_MAX + 1):
-        _ensure_program(call, pin)
+        _ensure_program(pin)
         events.append(_event(call, pin, argv, named))
         if call.only_checks:
             break  # the kernel, too, looks at nothing but the file
@@ -188,7 +190,8 @@ def _follow(
     if _is_loader(pin, named):
         _load(call, argv, events)
     call.events = tuple(events)
-    call.program = (pin.path, argv)
+    call.program = (_name(pin), argv)
+    call.linked = _linked(pin)
     call.expected = Expected((pin.dev, pin.ino), interpreter, _joined(argv), _joined(environment))
 
 
@@ -197,18 +200,40 @@ def _joined(strings: tuple[bytes, ...]) -> bytes:
 
 
 def _event(call: Call, pin: Pin, argv: tuple[bytes, ...], named: bytes | None) -> ExecEvent:
-    return ExecEvent(path=pin.path, argv=argv, named=named, syscall=call.notification.syscall)
+    linked = _linked(pin)
+    if not linked and pin.deleted:
+        named = pin.path
+    return ExecEvent(
+        path=_name(pin), argv=argv, named=named, linked=linked, syscall=call.notification.syscall
+    )
 
 
-def _ensure_program(call: Call, pin: Pin) -> None:
+def _linked(pin: Pin) -> bool:
+    """Tell whether a name leads to the image: not to a memfd, nor to a file that was deleted."""
+    return not (pin.nameless or pin.deleted)
+
+
+def _name(pin: Pin) -> bytes:
+    """The image's real name, or what the kernel calls one that has none (``/memfd:NAME (deleted)``).
+
+    Whoever makes a memfd chooses NAME, slashes included. They become colons, so that it is one component of a
+    path beneath the root and no pattern for other places matches.
+    """
+    if _linked(pin):
+        return pin.path
+    name = pin.path if pin.nameless else pin.path + b" (deleted)"
+    if pin.nameless or name.startswith(b"/memfd:"):
+        return b"/" + name.removeprefix(b"/").replace(b"/", b":")
+    return name
+
+
+def _ensure_program(pin: Pin) -> None:
     if pin.missing:
         raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
     if pin.is_link:
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
     if not stat.S_ISREG(pin.mode):
         raise OSError(errno.EACCES, os.strerror(errno.EACCES))
-    if pin.nameless or pin.deleted:
-        call.refusal = Refusal("a program without a name (memfd or deleted file)")
 
 
 def _open(call: Call, pin: Pin) -> int | None:
@@ -250,7 +275,7 @@ def _interpreter(
     if name is None:
         return 0, 0
     loader = call.hold(call.notification.pin(name))
-    _ensure_program(call, loader)
+    _ensure_program(loader)
     if (loader.dev, loader.ino) not in _system_loaders():
         events.append(_event(call, loader, argv, None))
         call.loads = True
@@ -289,7 +314,7 @@ def _load(call: ExecCall, argv: tuple[bytes, ...], events: list[ExecEvent]) -> N
     pin = call.hold(call.notification.pin(argv[at]))
     if pin.missing:
         return  # the loader will say so; should it be there by then, it is a file that is read
-    _ensure_program(call, pin)
+    _ensure_program(pin)
     events.append(_event(call, pin, argv[at:], _named(call.notification, argv[at], AT_FDCWD, pin)))
 
 

@@ -35,6 +35,7 @@ def main(argv: Sequence[str]) -> int:
     from rampart_seccomp.cli.policies import load
     from rampart_seccomp.kernel.probes import probe
     from rampart_seccomp.policy import Stack
+    from rampart_seccomp.policy.features import FEATURES
 
     policy = load(names)
     features = probe()
@@ -47,6 +48,9 @@ def main(argv: Sequence[str]) -> int:
     for layer in policy.layers if isinstance(policy, Stack) else (policy,):
         print(f"\nthe rules of {printable(layer.source or '(Python)')} are")
         _show(_enforcement(layer.rules, features))
+    for name, what in FEATURES.items():
+        if name in policy.features:
+            print(f"opened by `features: [{name}]`: {what}")
     return 1 if any(finding.state == "missing" for finding in findings) else 0
 
 

@@ -98,7 +98,7 @@ def _events(matcher: AnyMatcher, options: argparse.Namespace) -> Iterator[Event]
         return ask(path=_here(words[0]))
     if operation == "exec":
         program = shutil.which(words[0])
-        if program is None:
+        if program is None and "/" not in words[0]:
             complain(f"{words[0]!r} is not in PATH, and judged as if it lay in /usr/bin", "note")
         path = None if program is None else os.path.abspath(program)
         return ask(path=path, command=shlex.join(words), env=options.env)

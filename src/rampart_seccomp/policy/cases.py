@@ -32,6 +32,8 @@ HOME = b"/home/user"
 DIRECTORY = b"/home/user/project"
 """Where the tests of a policy take place, so that they say the same on every machine."""
 
+_MEMFD, _DELETED = b"/memfd:", b" (deleted)"
+
 
 def run_tests(policy: Policy, *, file: str | None = None) -> None:
     """Evaluate the tests of a policy, with `HOME` as home and `DIRECTORY` as launch directory.
@@ -104,7 +106,8 @@ def events(
     Args:
         matcher: Says what ``~`` and ``./`` are.
         operation: An operation, or ``write`` for its four.
-        path: A file, or a program; symbolic links are followed as far as the path exists.
+        path: A file, or a program; symbolic links are followed as far as the path exists. A program that ends
+            in `` (deleted)`` stands for a memfd or a deleted file.
         command: A command line. A bare program name stands for that name in ``/usr/bin``.
         host: ``name:port``, ``address:port``, ``unix:PATH`` or ``unix:@name``.
         port: ``port`` on every address, or ``address:port``.
@@ -181,9 +184,15 @@ def _exec(matcher: AnyMatcher, path: str | None, command: str | None) -> ExecEve
     program = path if path is not None else (argv[0] if argv else "")
     if not program:
         raise PolicyError("the command is empty")
+    words = tuple(map(os.fsencode, argv or [program]))
+    raw = os.fsencode(program)
+    if raw.startswith(_MEMFD) and raw.endswith(_DELETED):
+        return ExecEvent(path=b"/" + raw[1:].replace(b"/", b":"), argv=words, linked=False)
     named = _absolute(matcher, program if "/" in program else f"/usr/bin/{program}")
     real = os.path.realpath(named)
-    return ExecEvent(path=real, argv=tuple(map(os.fsencode, argv or [program])), named=named)
+    if real.endswith(_DELETED):
+        return ExecEvent(path=real, argv=words, named=real.removesuffix(_DELETED), linked=False)
+    return ExecEvent(path=real, argv=words, named=named)
 
 
 def _connect(matcher: AnyMatcher, host: str) -> ConnectEvent:

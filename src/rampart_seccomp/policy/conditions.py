@@ -79,10 +79,12 @@ class Command:
         Args:
             subject: The exec.
             strict: True where a match restricts: any of the names that the program goes by counts. Otherwise
-                its real name, and for a base name a name under ``@system``.
+                its real name, and for a base name a name under ``@system``; what has no name is no command.
         """
         event = subject.event
         assert isinstance(event, ExecEvent)
+        if not strict and not event.linked:
+            return False
         known = bool(subject.mask & self.program)
         if not known and subject.named & self.program:
             known = strict or (self.pattern.base is not None and bool(subject.named & self.system))

@@ -13,7 +13,8 @@ import attrs
 from rampart_seccomp.events import ConnectEvent, Event, ExecEvent, FileEvent, ListenEvent
 from rampart_seccomp.policy.conditions import Entry, Match, Subject
 from rampart_seccomp.policy.decisions import Decision
-from rampart_seccomp.policy.matcher import PLANTED, PROTECTED, Matcher
+from rampart_seccomp.policy.features import MEMFD_EXEC
+from rampart_seccomp.policy.matcher import NAMELESS, PLANTED, PROTECTED, Matcher
 from rampart_seccomp.policy.rules import CONDITIONS, KINDS, Rule
 from rampart_seccomp.policy.stack import AnyMatcher, StackMatcher
 from rampart_seccomp.policy.terms import WRITE
@@ -212,6 +213,8 @@ def suggest(matcher: AnyMatcher, event: Event, decision: Decision) -> str | None
 
 
 def _suggest(matcher: Matcher, event: Event, decision: Decision, *, options: bool = True) -> str:
+    if decision.reason == NAMELESS:
+        return f"say `features: [{MEMFD_EXEC}]`: then the rules decide"
     key, pattern = _pattern(matcher, event)
     if decision.rule is None:
         nearly = _nearly(matcher, event)
@@ -323,7 +326,11 @@ def _pattern(matcher: Matcher, event: Event) -> tuple[str, str | None]:
     if isinstance(event, FileEvent):
         return "paths", path_pattern(matcher, event.path)
     if isinstance(event, ExecEvent):
-        if event.argv and all(b"*" not in argument and b"\0" not in argument for argument in event.argv):
+        if (
+            event.linked
+            and event.argv
+            and all(b"*" not in argument and b"\0" not in argument for argument in event.argv)
+        ):
             named = event.named if event.named is not None else event.path
             argv = [named, *event.argv[1:]]
             return "commands", shlex.join(os.fsdecode(argument) for argument in argv)

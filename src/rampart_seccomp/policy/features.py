@@ -1,4 +1,4 @@
-"""Features: families of system calls that no rule speaks about, opened by name for what they cost."""
+"""Features: what no rule speaks about, or no name tells apart, opened by name for what it costs."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ from collections.abc import Iterable
 from rampart_seccomp.errors import PolicyError
 from rampart_seccomp.policy.walking import suggestion
 
-__all__ = ["FEATURES", "LATER", "check_feature", "to_features"]
+__all__ = ["FEATURES", "LATER", "MEMFD_EXEC", "check_feature", "to_features"]
 
-FEATURES = ("sysv-ipc",)
-"""What this version can open; `rampart_seccomp.kernel.syscalls.FEATURES` has the calls."""
+MEMFD_EXEC = "memfd-exec"
 
-LATER = ("ptrace", "io_uring", "namespaces", "memfd-exec")
+FEATURES = {
+    "sysv-ipc": "System V IPC and POSIX message queues",
+    MEMFD_EXEC: "executing memfds and deleted files",
+}
+"""What this version can open, in words; `rampart_seccomp.kernel.syscalls.FEATURES` has the calls, if any."""
+
+LATER = ("ptrace", "io_uring", "namespaces")
 
 
 def check_feature(name: str) -> None:

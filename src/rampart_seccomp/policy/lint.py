@@ -14,6 +14,7 @@ from rampart_seccomp.policy.commands import parse_command
 from rampart_seccomp.policy.globs import ANY, SETS, Component, Glob, Tail, Wildcard, parse
 from rampart_seccomp.policy.hosts import HostPattern, parse_host, parse_local
 from rampart_seccomp.policy.model import Policy
+from rampart_seccomp.policy.nameless import changes_nothing, memfd_remarks
 from rampart_seccomp.policy.rules import CONDITIONS, Rule
 from rampart_seccomp.policy.terms import VERDICTS, WRITE
 
@@ -62,6 +63,9 @@ def check(policy: Policy) -> list[Finding]:
             # The place in the list is known for the file itself; what it extends may have been amended.
             path = f"rules[{index}]{key}" if rule.file in (own, None) else None
             findings.append(Finding(severity, message, rule.file, rule.line, path))
+    nothing = changes_nothing(policy)
+    if nothing is not None:
+        findings.append(Finding("warning", nothing, own, None, "features"))
     findings += _secrets(policy, own)
     findings += _grants(policy)
     findings += _links(policy, own)
@@ -160,6 +164,7 @@ def _remarks(policy: Policy, rule: Rule) -> Iterator[tuple[str, str, str]]:
             continue
         for place, text in enumerate(entry.paths):
             yield from _except_remarks(rule, text, f"{key}.paths[{place}]", alone=len(entry.given) == 1)
+    yield from memfd_remarks(policy, rule)
     yield from actor_remarks(rule, writes_programs=_writes_programs(policy))
 
 

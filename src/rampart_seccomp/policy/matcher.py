@@ -28,6 +28,7 @@ from rampart_seccomp.policy.anchors import Anchors
 from rampart_seccomp.policy.binding import Binding
 from rampart_seccomp.policy.conditions import Acting, Entry, Match, Subject
 from rampart_seccomp.policy.decisions import Decision
+from rampart_seccomp.policy.features import MEMFD_EXEC
 from rampart_seccomp.policy.globs import Automaton, State
 from rampart_seccomp.policy.grants import Grant, GrantIndex, granted_events
 from rampart_seccomp.policy.model import Policy
@@ -37,6 +38,7 @@ __all__ = ["Entry", "Match", "Matcher"]
 
 DNS_PORT = 53
 
+NAMELESS = "built-in: a program without a name (memfd or deleted file)"
 PROTECTED = "built-in: Rampart's own files"
 PLANTED = "built-in: code that the harness runs"
 NAME_SERVER = "built-in: the host's name server"
@@ -164,6 +166,9 @@ class Matcher:
         if isinstance(event, ExecEvent):
             subject = attrs.evolve(subject, event=attrs.evolve(event, changed=None))
         anyone = attrs.evolve(subject, anyone=True)
+        nameless = self._nameless(event)
+        if nameless is not None:
+            return nameless
         # A question opens where a denial would stand without it, and restricts elsewhere: both are tried.
         said = [self._decide(anyone)]
         for entry in self.entries[event.operation]:
@@ -298,7 +303,16 @@ class Matcher:
             ),
         )
 
+    def _nameless(self, event: Event) -> Decision | None:
+        """Deny an exec of what no name leads to, unless the policy opens that; None if it says nothing."""
+        if not isinstance(event, ExecEvent) or event.linked or MEMFD_EXEC in self.policy.features:
+            return None
+        return Decision(verdict="deny", operation=event.operation, reason=NAMELESS)
+
     def _decide(self, subject: Subject) -> Decision:
+        nameless = self._nameless(subject.event)
+        if nameless is not None:
+            return nameless
         operation = subject.event.operation
         for entry in self.entries[operation]:
             if entry.match(subject) is Match.YES:
