@@ -16,7 +16,8 @@
 #define WALKER_MEMORY (8u << 20)
 #define TICK 10000000          /* nanoseconds between two looks of the watch */
 #define PATIENCE 50000000      /* how long a call may take before the watch asks whether its target still lives */
-#define QUIET_TICKS 100        /* looks without any call before the watch sleeps */
+#define QUIET_TICKS 100        /* looks without any call before the watch sleeps, or looks less often: */
+#define QUIET_TICK 50000000    /* while some call waits for others */
 #define BLOCKING_MAX 32        /* calls that wait for others at a time */
 #define SPARE 2                /* threads that do not, at least */
 #define STOP_TRIES 5000        /* of a millisecond each */
@@ -123,8 +124,12 @@ int rs_engine_decide(struct rs_engine *engine, struct rs_tables *tables, uint32_
 
 void rs_engine_forget(struct rs_engine *engine, int blind)
 {
+    /* In this order: what was learnt while nothing might be kept must be old before something may be. */
+    if (blind < 0)
+        atomic_fetch_add(&engine->age, 1);
     atomic_fetch_add(&engine->blind, blind);
-    atomic_fetch_add(&engine->age, 1);
+    if (blind >= 0)
+        atomic_fetch_add(&engine->age, 1);
 }
 
 /* One call */
@@ -160,11 +165,16 @@ static enum rs_outcome answer(struct rs_held *held)
     const struct rs_numbers *numbers = &held->engine->numbers;
     const uint64_t *args = held->n.args;
     const int32_t nr = held->n.nr;
-    if (!held->reign->tables || nr < 0)
+    if (nr < 0)
         return RS_QUESTION;
-    if (changes_identity(numbers, nr)) {
-        /* Only the task itself changes it, and makes no other call before it is done. */
+    /* Only the task itself changes it, and makes no other call before it is done. Whoever answers: what is known of
+     * tasks outlives the tables. */
+    const int changes = changes_identity(numbers, nr);
+    if (changes)
         atomic_fetch_add(&held->engine->age, 1);
+    if (!held->reign->tables)
+        return RS_QUESTION;
+    if (changes) {
         (void)rs_notif_continue(held->engine->listener, held->n.id);
         return RS_ANSWERED;
     }
@@ -302,6 +312,10 @@ int held_may_block(struct rs_held *held)
         return -EAGAIN;
     }
     held->blocks = 1;
+    /* However many wait, and however long, they shall not use up the descriptors of the harness. */
+    for (int i = 0; i < TASKS; i++)
+        if (&held->worker->tasks[i] != held->task)
+            held_forget(&held->worker->tasks[i]);
     (void)pthread_mutex_lock(&engine->watching);
     if (atomic_load(&engine->blocking) + SPARE > (int)engine->workers_count)
         rc = add_worker(engine);
@@ -330,6 +344,15 @@ static void look(struct rs_engine *engine, uint64_t *done_before)
     *done_before = done;
 }
 
+/* Whether no thread has a call at work, whose target could die. With `watching` held. */
+static int all_receive(const struct rs_engine *engine)
+{
+    int there = 0;
+    for (unsigned i = 0; i < engine->workers_count; i++)
+        there += atomic_load(&engine->workers[i].tid) != -1;
+    return atomic_load(&engine->receiving) == there;
+}
+
 static void *watch(void *argument)
 {
     struct rs_engine *engine = argument;
@@ -338,16 +361,20 @@ static void *watch(void *argument)
     block_signals();
     (void)pthread_mutex_lock(&engine->watching);
     while (!atomic_load(&engine->stopping)) {
-        if (quiet >= QUIET_TICKS && atomic_load(&engine->receiving) > 0) {
+        if (quiet >= QUIET_TICKS) {
+            /* Said first, looked then: whoever takes a call in between finds the watch asleep, and wakes it. */
             atomic_store(&engine->watch_sleeps, 1);
+            if (!all_receive(engine))
+                atomic_store(&engine->watch_sleeps, 0);
+            else
+                quiet = 0;
             while (atomic_load(&engine->watch_sleeps) && !atomic_load(&engine->stopping))
                 (void)pthread_cond_wait(&engine->watched, &engine->watching);
-            quiet = 0;
         }
         struct timespec until;
         if (clock_gettime(CLOCK_MONOTONIC, &until) < 0)
             break;
-        until.tv_nsec += TICK;
+        until.tv_nsec += quiet < QUIET_TICKS ? TICK : QUIET_TICK;
         if (until.tv_nsec >= 1000000000) {
             until.tv_nsec -= 1000000000;
             until.tv_sec++;

@@ -38,7 +38,8 @@ int rs_open(const struct rs_identity *as, int pin, int flags)
 int rs_create(const struct rs_identity *as, int parent, const char *name, int flags, mode_t mode)
 {
     ACT_AS(as);
-    flags = (flags & ~(O_TRUNC | O_PATH)) | O_CREAT | O_EXCL | O_NOFOLLOW | OWN_FLAGS;
+    /* O_EXCL follows no link (open(2)); O_NOFOLLOW would show in F_GETFL. */
+    flags = (flags & ~(O_TRUNC | O_PATH)) | O_CREAT | O_EXCL | OWN_FLAGS;
     if (!as || rs_owns_umask())
         return rs_result(openat(parent, name, flags, mode));
     /* The umask is the harness's: create closed, then say the mode. */

@@ -107,9 +107,12 @@ enum rs_outcome held_connect(struct rs_held *held, int fd, uint64_t address, uin
         return outcome;
     if (socket.blocks && socket.kind == SOCK_STREAM && held_may_block(held) < 0)
         return RS_QUESTION;
-    rc = rs_connect(as, copy, raw, size);
-    if (rc == -EINTR && held_valid(held) < 0)
-        return RS_ANSWERED;
+    /* A connection that is on its way is waited for again (connect(2)): no signal of the target's ends this. */
+    do {
+        rc = rs_connect(as, copy, raw, size);
+        if (rc == -EINTR && held_valid(held) < 0)
+            return RS_ANSWERED;
+    } while (rc == -EINTR && !atomic_load(&held->engine->stopping));
     rs_close_fd(&copy); /* before the answer: a copy that lingers keeps the port taken */
     copy = -1;
     held_record(held, &effects, rc < 0 ? -rc : 0);
@@ -134,7 +137,9 @@ static enum rs_outcome send_copied(struct rs_held *held, const struct rs_identit
     if (blocks && (sent == -EAGAIN || sent == -EWOULDBLOCK))
         return RS_QUESTION;
     while (blocks && socket->kind == SOCK_STREAM && sent > 0 && (size_t)sent < message->size) {
-        (void)held_may_block(held); /* the rest has to go, whoever waits */
+        /* Whoever reads that may have to be answered first: then this was all for now (send(2)). */
+        if (held_may_block(held) < 0)
+            break;
         int64_t more = rs_send(as, socket->fd, NULL, 0, message->data + sent, message->size - (size_t)sent, NULL, 0,
                                flags);
         if (more <= 0)

@@ -143,6 +143,11 @@ int rs_assume(const struct rs_identity *as)
             rs_resume();
             return -EPERM;
         }
+        /* fsuid 0 brings the capabilities about files back, which the target may have dropped (capabilities(7)). */
+        if (as->fsuid == 0 && (rc = set_effective(own.effective & as->cap_effective)) < 0) {
+            rs_resume();
+            return rc;
+        }
     }
     return 0;
 }

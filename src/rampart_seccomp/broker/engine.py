@@ -26,9 +26,11 @@ from rampart_seccomp.policy.tables import compile_tables
 
 __all__ = ["Engine", "Tables"]
 
+_hung: list[Engine] = []
 _serials = itertools.count(1)
 _compiled = functools.lru_cache(maxsize=16)(compile_tables)
 _CHUNK = 1 << 18
+_CHUNKS = 32  # more than the largest of the engine's journals
 
 
 @attrs.define(eq=False)
@@ -157,10 +159,16 @@ class Engine:
 
         Args:
             kept: Those that must be on record; otherwise what is left of the others.
+
+        Returns:
+            What there is, at least all that was there when it was called.
         """
         found = []
         while size := lib.rs_engine_records(self._raw, int(not kept), self._buffer, len(self._buffer)):
             found.append(ffi.buffer(self._buffer, size)[:])
+            if len(found) == _CHUNKS:  # all that was there at first: a tree can fill it as fast as we take
+                self.wake()
+                break
         return b"".join(found)
 
     def take_unrecorded(self) -> int:
@@ -183,7 +191,10 @@ class Engine:
 
         What is left of questions and records can still be taken.
         """
-        return bool(lib.rs_engine_stop(self._raw) != -errno.EBUSY)
+        stopped = bool(lib.rs_engine_stop(self._raw) != -errno.EBUSY)
+        if not stopped:
+            _hung.append(self)  # with what its thread uses should it ever come back
+        return stopped
 
     def close(self) -> None:
         """Free everything, after a successful `stop`."""

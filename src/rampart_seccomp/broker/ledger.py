@@ -65,8 +65,11 @@ class Ledger:
     def detach(self) -> None:
         """Take what is left in the engine; it can be closed then."""
         with self._lock:
-            self.collect()
+            if self._engine is None:
+                return
+            self.enter(self.take())
             self._take_others()
+            self._numbers = itertools.count(self._engine.number())
             self._engine = None
 
     def judged_by(self, serial: int, judge: Judge) -> None:
@@ -117,12 +120,15 @@ class Ledger:
             self._keep(number, judgement, error)
         self._broker._write(judgement, error, enforced, held_ns)
 
-    def collect(self) -> None:
-        """Take from the engine what must be on record."""
+    def take(self) -> bytes:
+        """Take from the engine what must be on record, for `enter`."""
         with self._lock:
-            if self._engine is None:
-                return
-            for record in read_records(self._engine.take_records(kept=True)):
+            return b"" if self._engine is None else self._engine.take_records(kept=True)
+
+    def enter(self, raw: bytes) -> None:
+        """Put on record what was taken."""
+        with self._lock:
+            for record in read_records(raw):
                 self._enter(record)
                 self.entered += 1
             unrecorded = self._engine.take_unrecorded()

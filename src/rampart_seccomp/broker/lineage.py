@@ -112,6 +112,8 @@ class Lineage:
         image = processes[0].image
         if not climbed and found.image != image:
             found = found.beneath  # it has become something else just after
+            if found is not None and found.image not in (image, None):
+                return None
         return found if found and all(process.image == found.image for process in climbed) else None
 
     def executed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import resource
 import select
@@ -55,6 +56,11 @@ _LAST_WORDS = 5.0
 
 _NUDGE = 0.2
 """Seconds between two looks at a launcher that may have been stopped along with its command."""
+
+_TURN = 64
+"""Calls that are taken at a time, before the session looks for other things."""
+
+_EXECS = frozenset(["execve", "execveat"])
 
 _RETRIES = 16
 """How often a call is decoded again because names changed beneath it."""
@@ -118,6 +124,7 @@ class Session:
         self._launcher = -1
         self._launcher_stopped = False
         self._orphaned = False
+        self._questioned = broker._audit_broken
         self._wake, self._woken = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._sending = threading.Lock()
         self._at_work = 0
@@ -230,13 +237,14 @@ class Session:
                 self._put_in_force()
 
     def question_everything(self) -> None:
-        """Have nothing decided by the engine any more: Python knows more than the policy says."""
+        """Have nothing decided by the engine any more, whatever policy comes: Python knows more than it says."""
         with self._changing:
+            self._questioned = True
             if self._engine is not None:
                 self._engine.put_in_force(None, record_all=False, required=False)
 
     def _put_in_force(self) -> None:
-        if self._engine is None or self._tables is None:
+        if self._engine is None or self._tables is None or self._questioned:
             return
         self._ledger.judged_by(self._tables.serial, self._judge)
         record_all = self._broker._records_allowed
@@ -493,10 +501,21 @@ class Session:
         with self._caught_up:
             wanted = self._asked_for
         engine.clear()
+        # Not for as long as there are any: others have to be heard, too, the end of the session above all.
+        asked = list(itertools.islice(engine.questions(), _TURN))
+        if len(asked) == _TURN:
+            engine.wake()
+        # Whoever decided something may have become another program just before, which is said by then; and
+        # those who want to become one wait until what they did before is entered.
+        raw = self._ledger.take()
         there = self._hear_out()
-        for notification in engine.questions():
+        execs = [notification for notification in asked if notification.syscall in _EXECS]
+        for notification in asked:
+            if notification.syscall not in _EXECS:
+                there = self._submit(notification) and there
+        self._ledger.enter(raw)
+        for notification in execs:
             there = self._submit(notification) and there
-        self._ledger.collect()
         with self._caught_up:
             self._collected = wanted
             self._caught_up.notify_all()
