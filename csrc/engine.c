@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <time.h>
 
@@ -147,9 +148,16 @@ static int is_taken(const struct rs_numbers *numbers, int32_t nr)
     return 0;
 }
 
-/* Whether a call changes who the calling task is: of those nothing is judged, they are noticed. */
-static int changes_identity(const struct rs_numbers *numbers, int32_t nr)
+/*
+ * Whether a call changes who the calling task is, or what it will be after an exec: of those nothing is judged, they
+ * are noticed.
+ */
+static int changes_identity(const struct rs_numbers *numbers, int32_t nr, const uint64_t *args)
 {
+    if (nr == numbers->prctl) {
+        const int option = (int)args[0];
+        return option == PR_CAPBSET_DROP || option == PR_SET_SECUREBITS || option == PR_CAP_AMBIENT;
+    }
     const int32_t changing[] = {
         numbers->setuid,   numbers->setgid,   numbers->setreuid, numbers->setregid,  numbers->setresuid,
         numbers->setresgid, numbers->setfsuid, numbers->setfsgid, numbers->setgroups, numbers->capset,
@@ -169,9 +177,11 @@ static enum rs_outcome answer(struct rs_held *held)
         return RS_QUESTION;
     /* Only the task itself changes it, and makes no other call before it is done. Whoever answers: what is known of
      * tasks outlives the tables. */
-    const int changes = changes_identity(numbers, nr);
-    if (changes)
+    const int changes = changes_identity(numbers, nr, args);
+    if (changes) {
+        atomic_store(&held->engine->differ, 1);
         atomic_fetch_add(&held->engine->age, 1);
+    }
     if (!held->reign->tables)
         return RS_QUESTION;
     if (changes) {
@@ -180,9 +190,6 @@ static enum rs_outcome answer(struct rs_held *held)
     }
     if (!is_taken(numbers, nr))
         return RS_QUESTION;
-    int rc = held_task(held);
-    if (rc < 0)
-        return held_valid(held) < 0 ? RS_ANSWERED : RS_QUESTION;
     if (nr == numbers->openat)
         return held_open(held, (int)args[0], args[1], args[2], args[3]);
     if (nr == numbers->open)
@@ -417,6 +424,7 @@ void rs_engine_free(struct rs_engine *engine)
     rs_journal_free(engine->records);
     rs_journal_free(engine->others);
     rs_close_fd(&engine->root);
+    rs_close_fd(&engine->descriptors);
     rs_close_fd(&engine->wake);
     free(engine->questions);
     (void)pthread_cond_destroy(&engine->watched);
@@ -457,7 +465,7 @@ int rs_engine_new(int listener, pid_t launcher, pid_t member, struct rs_names *n
     engine->launcher = launcher;
     engine->names = names;
     engine->numbers = *numbers;
-    engine->root = engine->wake = -1;
+    engine->root = engine->wake = engine->descriptors = -1;
     atomic_store(&engine->age, 1);
     engine->reign = calloc(1, sizeof *engine->reign);
     rc = engine->reign ? rs_journal_new(RECORDS_SIZE, 0, &engine->records) : -ENOMEM;
@@ -470,6 +478,8 @@ int rs_engine_new(int listener, pid_t launcher, pid_t member, struct rs_names *n
         (void)snprintf(path, sizeof path, "/proc/%d/root", member);
         rc = engine->root = rs_result(open(path, O_PATH | O_DIRECTORY | O_CLOEXEC));
     }
+    if (rc >= 0)
+        rc = engine->descriptors = rs_result(open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC));
     if (rc < 0) {
         rs_engine_free(engine);
         return rc;

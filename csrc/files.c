@@ -38,6 +38,7 @@ int rs_open(const struct rs_identity *as, int pin, int flags)
 int rs_create(const struct rs_identity *as, int parent, const char *name, int flags, mode_t mode)
 {
     ACT_AS(as);
+    rs_assume_umask(as);
     /* O_EXCL follows no link (open(2)); O_NOFOLLOW would show in F_GETFL. */
     flags = (flags & ~(O_TRUNC | O_PATH)) | O_CREAT | O_EXCL | OWN_FLAGS;
     if (!as || rs_owns_umask())
@@ -55,6 +56,7 @@ int rs_create(const struct rs_identity *as, int parent, const char *name, int fl
 int rs_tmpfile(const struct rs_identity *as, int directory, int flags, mode_t mode)
 {
     ACT_AS(as);
+    rs_assume_umask(as);
     flags &= ~(O_NOFOLLOW | O_PATH);
     return rs_result(open(rs_fd_path(directory).text, flags | OWN_FLAGS, mode));
 }
@@ -110,6 +112,7 @@ static int say_mode(const struct rs_identity *as, int parent, const char *name, 
 int rs_mkdir(const struct rs_identity *as, int parent, const char *name, mode_t mode)
 {
     ACT_AS(as);
+    rs_assume_umask(as);
     int rc = rs_result(mkdirat(parent, name, as && !rs_owns_umask() ? 0 : mode));
     return rc < 0 ? rc : say_mode(as, parent, name, S_IFDIR, mode);
 }
@@ -117,6 +120,7 @@ int rs_mkdir(const struct rs_identity *as, int parent, const char *name, mode_t 
 int rs_mknod(const struct rs_identity *as, int parent, const char *name, mode_t mode, uint64_t device)
 {
     ACT_AS(as);
+    rs_assume_umask(as);
     mode_t type = mode & S_IFMT;
     int rc = rs_result(mknodat(parent, name, as && !rs_owns_umask() ? type : mode, (dev_t)device));
     return rc < 0 ? rc : say_mode(as, parent, name, type ? type : S_IFREG, mode);

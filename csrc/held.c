@@ -32,15 +32,16 @@ static int alive(const struct rs_task *task)
     return fstatat(task->fd, "cwd", &st, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
-/* Find out which task calls. -errno. */
-int held_task(struct rs_held *held)
+/* Find out which task calls; NULL if it is gone, or cannot be looked at. */
+struct rs_task *held_task(struct rs_held *held)
 {
     const pid_t tid = (pid_t)held->n.pid;
     const uint64_t age = atomic_load(&held->engine->age);
     struct rs_task *task = &held->worker->tasks[(unsigned)tid % TASKS];
-    held->task = task;
+    if (held->task)
+        return held->task;
     if (task->tid == tid && task->age == age && atomic_load(&held->engine->blind) == 0 && alive(task))
-        return 0;
+        return held->task = task;
     held_forget(task);
     int fd = rs_target_open(tid);
     if (fd == -EMFILE) {
@@ -49,12 +50,16 @@ int held_task(struct rs_held *held)
         fd = rs_target_open(tid);
     }
     if (fd < 0)
-        return fd;
+        return NULL;
     task->fd = fd;
     task->tid = tid;
     task->age = age;
     /* Opened by number: only a task that still waits is the one that called. */
-    return held_valid(held);
+    if (held_valid(held) < 0) {
+        held_forget(task);
+        return NULL;
+    }
+    return held->task = task;
 }
 
 /*
@@ -63,7 +68,9 @@ int held_task(struct rs_held *held)
  */
 const struct rs_identity *held_identity(struct rs_held *held, int fresh)
 {
-    struct rs_task *task = held->task;
+    struct rs_task *task = held_task(held);
+    if (!task)
+        return NULL;
     if (task->identified && !fresh)
         return &task->identity;
     task->identified = 0;
@@ -71,6 +78,77 @@ const struct rs_identity *held_identity(struct rs_held *held, int fresh)
         return NULL;
     task->identified = 1;
     return &task->identity;
+}
+
+/* Whether an exec, or a fork, leaves these rights as they are (capabilities(7)). */
+static int lasts(const struct rs_identity *is)
+{
+    return is->ruid == is->euid && is->suid == is->euid && is->fsuid == is->euid && is->rgid == is->egid &&
+           is->sgid == is->egid && is->fsgid == is->egid;
+}
+
+/*
+ * The rights that the task acts with: ids, groups and capabilities, and nothing else of the identity. As long as no
+ * task of the tree has changed its own, all have those that the command was started with. NULL: cannot be read.
+ */
+const struct rs_identity *held_rights(struct rs_held *held)
+{
+    struct rs_engine *engine = held->engine;
+    if (atomic_load(&engine->differ))
+        return held_identity(held, 0);
+    if (atomic_load(&engine->shared))
+        return &engine->rights;
+    const struct rs_identity *own = held_identity(held, 0);
+    if (!own)
+        return NULL;
+    if (!lasts(own)) {
+        atomic_store(&engine->differ, 1);
+        return own;
+    }
+    (void)pthread_mutex_lock(&engine->lock);
+    if (!atomic_load(&engine->shared)) {
+        engine->rights = *own;
+        atomic_store(&engine->shared, 1);
+    }
+    (void)pthread_mutex_unlock(&engine->lock);
+    return own;
+}
+
+/* Pin what `dirfd` means to the target, by its number: counts only if the call still waits afterwards. -errno. */
+int held_base(const struct rs_held *held, int dirfd)
+{
+    char path[48];
+    if (dirfd == AT_FDCWD)
+        (void)snprintf(path, sizeof path, "/proc/%d/cwd", (pid_t)held->n.pid);
+    else if (dirfd < 0)
+        return -EBADF;
+    else
+        (void)snprintf(path, sizeof path, "/proc/%d/fd/%d", (pid_t)held->n.pid, dirfd);
+    return rs_result(open(path, O_PATH | O_CLOEXEC));
+}
+
+/* The name of a descriptor of ours in /proc/self/fd. */
+struct number {
+    char text[12];
+};
+
+static struct number number_of(int fd)
+{
+    struct number number;
+    (void)snprintf(number.text, sizeof number.text, "%d", fd);
+    return number;
+}
+
+/* As rs_open. */
+int held_reopen(const struct rs_held *held, const struct rs_identity *as, int pin, int flags)
+{
+    int rc = rs_assume(as);
+    if (rc < 0)
+        return rc;
+    flags &= ~(O_CREAT | O_EXCL | O_NOFOLLOW | O_PATH);
+    int fd = rs_result(openat(held->engine->descriptors, number_of(pin).text, flags | O_CLOEXEC | O_NOCTTY));
+    rs_resume();
+    return fd;
 }
 
 int held_valid(const struct rs_held *held)
@@ -81,7 +159,9 @@ int held_valid(const struct rs_held *held)
 /* Copy a path, PATH_MAX bytes at most with its NUL; returns its length or -errno. */
 int held_read_path(struct rs_held *held, uint64_t address, char *path)
 {
-    int64_t length = rs_target_read_string(held->task->fd, held->task->tid, address, path, PATH_MAX);
+    /* Without a descriptor of the task: that is for where /proc/<tid>/mem has to serve, and then this fails. */
+    int64_t length =
+        rs_target_read_string(held->task ? held->task->fd : -1, (pid_t)held->n.pid, address, path, PATH_MAX);
     int rc = held_valid(held);
     return rc < 0 ? rc : (int)length;
 }
@@ -90,13 +170,14 @@ int held_read_path(struct rs_held *held, uint64_t address, char *path)
  * 1 if the target certainly has a free descriptor below its limit (getrlimit(2)); open(2) finds that out before all
  * else. The size of /proc/<tid>/fd is the number of open files since Linux 6.2.
  */
-int held_has_descriptor(const struct rs_held *held)
+int held_has_descriptor(struct rs_held *held)
 {
     struct rlimit limit;
     struct stat st;
-    if (prlimit(held->task->tid, RLIMIT_NOFILE, NULL, &limit) < 0)
+    const struct rs_task *task = held_task(held);
+    if (!task || prlimit(task->tid, RLIMIT_NOFILE, NULL, &limit) < 0)
         return 0;
-    if (fstatat(held->task->fd, "fd", &st, 0) < 0)
+    if (fstatat(task->fd, "fd", &st, 0) < 0)
         return 0;
     return st.st_size > 0 && (limit.rlim_cur == RLIM_INFINITY || (rlim_t)st.st_size < limit.rlim_cur);
 }
@@ -131,11 +212,11 @@ int held_plain_file_system(int fd)
 }
 
 /* The real name of what is there; its length, or -ESTALE if it takes a closer look. */
-int held_name(int fd, char *path, size_t size)
+int held_name(const struct rs_held *held, int fd, char *path, size_t size)
 {
     static const char suffix[] = " (deleted)";
     const size_t tail = sizeof suffix - 1;
-    ssize_t length = readlink(rs_fd_path(fd).text, path, size);
+    ssize_t length = readlinkat(held->engine->descriptors, number_of(fd).text, path, size);
     if (length < 0)
         return -errno;
     if ((size_t)length >= size || path[0] != '/')
@@ -147,9 +228,9 @@ int held_name(int fd, char *path, size_t size)
 }
 
 /* The name that an entry of a pinned directory has or would have. */
-int held_child_name(int parent, const char *name, char *path, size_t size)
+int held_child_name(const struct rs_held *held, int parent, const char *name, char *path, size_t size)
 {
-    int length = held_name(parent, path, size - NAME_MAX - 2);
+    int length = held_name(held, parent, path, size - NAME_MAX - 2);
     if (length < 0)
         return length;
     size_t at = (size_t)length, named = strlen(name);
@@ -189,8 +270,8 @@ static void put(struct rs_held *held, const struct rs_effects *effects, const st
         .serial = rs_tables_serial(held->reign->tables),
         .began = (uint64_t)held->began,
         .held = (uint64_t)(held_clock() - held->began),
-        .tid = task->tid,
-        .tgid = task->identified ? task->identity.tgid : task->tid,
+        .tid = (pid_t)held->n.pid,
+        .tgid = task && task->identified ? task->identity.tgid : 0,
         .nr = held->n.nr,
         .error = error,
         .operation = (uint32_t)effect->operation,
@@ -218,9 +299,11 @@ static int kept(const struct rs_held *held, const struct rs_verdict *verdict)
 /* Make sure that what must be on record can be: with room for it, and with who did it. */
 static int prepare_record(struct rs_held *held, unsigned count)
 {
-    struct rs_task *task = held->task;
     if (count == 0)
         return 0;
+    struct rs_task *task = held_task(held);
+    if (!task)
+        return -ESRCH;
     int rc = rs_journal_reserve(held->engine->records, count);
     if (rc < 0)
         return rc;

@@ -48,6 +48,7 @@ struct rs_worker {
 
 struct rs_engine {
     int listener, root, wake;
+    int descriptors; /* O_PATH, /proc/self/fd */
     pid_t launcher;
     int same_root; /* an absolute path means the same to us */
     struct rs_names *names;
@@ -55,6 +56,8 @@ struct rs_engine {
     struct rs_journal *records, *others;
     atomic_uint_fast64_t sequence, age, answered, asked, unrecorded;
     atomic_int stopping, blind;
+    atomic_int differ, shared; /* tasks may have other rights than each other; `rights` is set */
+    struct rs_identity rights; /* of every task, as long as none differs; its ids of processes mean nothing */
 
     pthread_mutex_t lock; /* of all that follows */
     struct rs_reign *reign;
@@ -106,14 +109,17 @@ struct rs_effects {
 
 /* held.c */
 int64_t held_clock(void);
-int held_task(struct rs_held *held);
+struct rs_task *held_task(struct rs_held *held);
 const struct rs_identity *held_identity(struct rs_held *held, int fresh);
+const struct rs_identity *held_rights(struct rs_held *held);
+int held_base(const struct rs_held *held, int dirfd);
 int held_read_path(struct rs_held *held, uint64_t address, char *path);
+int held_reopen(const struct rs_held *held, const struct rs_identity *as, int pin, int flags);
 int held_valid(const struct rs_held *held);
-int held_has_descriptor(const struct rs_held *held);
+int held_has_descriptor(struct rs_held *held);
 int held_plain_file_system(int fd);
-int held_name(int fd, char *path, size_t size);
-int held_child_name(int parent, const char *name, char *path, size_t size);
+int held_name(const struct rs_held *held, int fd, char *path, size_t size);
+int held_child_name(const struct rs_held *held, int parent, const char *name, char *path, size_t size);
 void held_add(struct rs_effects *effects, enum rs_operation operation);
 enum rs_outcome held_judge(struct rs_held *held, struct rs_effects *effects, int *allowed);
 void held_record(struct rs_held *held, const struct rs_effects *effects, int error);

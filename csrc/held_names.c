@@ -30,17 +30,17 @@ static enum rs_outcome pin_entry(struct rs_held *held, const struct rs_identity 
     return RS_ANSWERED;
 }
 
-static int name_of(const struct rs_pin *pin, char *path, size_t size)
+static int name_of(const struct rs_held *held, const struct rs_pin *pin, char *path, size_t size)
 {
-    return pin->object >= 0 ? held_name(pin->object, path, size)
-                            : held_child_name(pin->parent, pin->name, path, size);
+    return pin->object >= 0 ? held_name(held, pin->object, path, size)
+                            : held_child_name(held, pin->parent, pin->name, path, size);
 }
 
 /* While names are held still: whether the call still waits, and the name still is what was judged. */
 static int as_judged(struct rs_held *held, const struct rs_pin *pin, const struct rs_effects *effects)
 {
     char now[RS_PATH_ROOM];
-    int length = name_of(pin, now, sizeof now);
+    int length = name_of(held, pin, now, sizeof now);
     return length >= 0 && (size_t)length == effects->length && memcmp(now, effects->path, effects->length) == 0 &&
            held_valid(held) == 0;
 }
@@ -68,7 +68,7 @@ enum rs_outcome held_remove(struct rs_held *held, int dirfd, uint64_t address, i
     if (pin.flags & RS_PIN_MISSING)
         return held_fail(held, ENOENT);
     struct rs_effects effects = {.count = 0};
-    int length = name_of(&pin, effects.path, sizeof effects.path);
+    int length = name_of(held, &pin, effects.path, sizeof effects.path);
     if (length < 0)
         return RS_QUESTION;
     effects.length = (size_t)length;
@@ -96,7 +96,7 @@ enum rs_outcome held_make_directory(struct rs_held *held, int dirfd, uint64_t ad
     if (!(pin.flags & RS_PIN_MISSING))
         return held_fail(held, EEXIST);
     struct rs_effects effects = {.count = 0};
-    int length = name_of(&pin, effects.path, sizeof effects.path);
+    int length = name_of(held, &pin, effects.path, sizeof effects.path);
     if (length < 0)
         return RS_QUESTION;
     effects.length = (size_t)length;

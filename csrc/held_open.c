@@ -41,7 +41,7 @@ static int pin_at_once(struct rs_held *held, const struct rs_identity *as, int d
         return -EXDEV;
     RS_CLOSING int base = -1;
     if (path[0] != '/') {
-        base = rs_target_base(held->task->fd, dirfd);
+        base = held_base(held, dirfd);
         if (base < 0)
             return base;
     }
@@ -89,7 +89,7 @@ static enum rs_outcome open_pinned(struct rs_held *held, const struct rs_identit
         return RS_QUESTION;
     if ((S_ISREG(st.st_mode) || directory) && held_plain_file_system(pin) <= 0)
         return RS_QUESTION;
-    int length = held_name(pin, effects.path, PATH_MAX);
+    int length = held_name(held, pin, effects.path, PATH_MAX);
     if (length < 0)
         return RS_QUESTION;
     effects.length = (size_t)length;
@@ -109,11 +109,11 @@ static enum rs_outcome open_pinned(struct rs_held *held, const struct rs_identit
     enum rs_outcome outcome = held_judge(held, &effects, &allowed);
     if (!allowed)
         return outcome;
-    if (held_valid(held) < 0)
+    if ((flags & O_TRUNC) && held_valid(held) < 0)
         return RS_ANSWERED;
     if (S_ISFIFO(st.st_mode) && !(flags & O_NONBLOCK) && held_may_block(held) < 0)
         return RS_QUESTION;
-    int fd = rs_open(as, pin, flags);
+    int fd = held_reopen(held, as, pin, flags);
     if (fd == -EINTR)
         return held_valid(held) < 0 ? RS_ANSWERED : RS_QUESTION;
     if (fd < 0) {
@@ -131,7 +131,7 @@ static enum rs_outcome create(struct rs_held *held, const struct rs_identity *as
     char now[RS_PATH_ROOM];
     if (held_plain_file_system(pin->parent) <= 0)
         return RS_QUESTION;
-    int length = held_child_name(pin->parent, pin->name, effects.path, sizeof effects.path);
+    int length = held_child_name(held, pin->parent, pin->name, effects.path, sizeof effects.path);
     if (length < 0 || length >= PATH_MAX)
         return RS_QUESTION;
     effects.length = (size_t)length;
@@ -147,7 +147,7 @@ static enum rs_outcome create(struct rs_held *held, const struct rs_identity *as
         return RS_QUESTION;
     int fd = -ESTALE;
     const int waits = held_valid(held) == 0;
-    if (waits && held_child_name(pin->parent, pin->name, now, sizeof now) == length &&
+    if (waits && held_child_name(held, pin->parent, pin->name, now, sizeof now) == length &&
         memcmp(now, effects.path, (size_t)length) == 0)
         fd = rs_create(as, pin->parent, pin->name, flags, mode);
     (void)rs_names_release(held->engine->names);
@@ -170,20 +170,23 @@ enum rs_outcome held_open(struct rs_held *held, int dirfd, uint64_t address, uin
     if ((flags & O_CREAT) && (flags & O_DIRECTORY))
         return RS_QUESTION;
     char path[PATH_MAX];
+    RS_CLOSING int there = -1;
+    const struct rs_identity *rights = held_rights(held);
+    if (!rights)
+        return RS_QUESTION;
     int length = held_read_path(held, address, path);
     if (length <= 0)
         return RS_QUESTION;
     if ((flags & O_CREAT) && path[length - 1] == '/')
         return RS_QUESTION;
+    if (!(flags & O_CREAT))
+        there = pin_at_once(held, rights, dirfd, path, flags);
+    if (there >= 0)
+        return open_pinned(held, rights, there, flags);
+
     const struct rs_identity *as = held_identity(held, flags & O_CREAT);
     if (!as)
         return RS_QUESTION;
-    if (!(flags & O_CREAT)) {
-        RS_CLOSING int pin = pin_at_once(held, as, dirfd, path, flags);
-        if (pin >= 0)
-            return open_pinned(held, as, pin, flags);
-    }
-
     RS_CLOSING int base = -1;
     if (path[0] != '/') {
         base = rs_target_base(held->task->fd, dirfd);

@@ -22,10 +22,13 @@ static int option(int fd, int name, int *value)
     return rs_result(getsockopt(fd, SOL_SOCKET, name, value, &size));
 }
 
-/* Copy the target's socket; what it is does not change. -ESTALE: no plain socket, or none at all. */
+/*
+ * Copy the target's socket, by the task's number: memory is read afterwards, and shows that the call still waits. What
+ * the socket is does not change. -ESTALE: no plain socket, or none at all.
+ */
 static int copy_socket(struct rs_held *held, int fd, struct copied *out)
 {
-    out->fd = rs_target_copy_fd(held->task->fd, held->task->tid, fd);
+    out->fd = rs_target_copy_fd(-1, (pid_t)held->n.pid, fd);
     if (out->fd < 0)
         return -ESTALE;
     if (option(out->fd, SO_DOMAIN, &out->domain) < 0 || option(out->fd, SO_TYPE, &out->kind) < 0)
@@ -75,7 +78,7 @@ static int read_destination(const char *raw, size_t size, const struct copied *s
 
 static int read_memory(struct rs_held *held, uint64_t address, void *buffer, size_t size)
 {
-    int64_t got = rs_target_read(held->task->fd, held->task->tid, address, buffer, size);
+    int64_t got = rs_target_read(held->task ? held->task->fd : -1, (pid_t)held->n.pid, address, buffer, size);
     if (held_valid(held) < 0)
         return -ENOENT;
     return got == (int64_t)size ? 0 : -ESTALE;
@@ -87,7 +90,7 @@ enum rs_outcome held_connect(struct rs_held *held, int fd, uint64_t address, uin
     const size_t size = (size_t)(uint32_t)length;
     if (size < sizeof(struct sockaddr_in) || size > sizeof raw)
         return RS_QUESTION;
-    const struct rs_identity *as = held_identity(held, 0);
+    const struct rs_identity *as = held_rights(held);
     if (!as)
         return RS_QUESTION;
     struct copied socket;
@@ -148,8 +151,11 @@ static enum rs_outcome send_copied(struct rs_held *held, const struct rs_identit
     }
     rs_close_fd(&socket->fd);
     socket->fd = -1;
-    if (sent == -EPIPE && socket->kind == SOCK_STREAM && !(flags & MSG_NOSIGNAL) && held_valid(held) == 0)
-        (void)rs_raise_sigpipe(as->tgid, held->task->tid);
+    if (sent == -EPIPE && socket->kind == SOCK_STREAM && !(flags & MSG_NOSIGNAL)) {
+        const struct rs_identity *who = held_identity(held, 0);
+        if (who && held_valid(held) == 0)
+            (void)rs_raise_sigpipe(who->tgid, held->task->tid);
+    }
     if (effects->count)
         held_record(held, effects, sent < 0 ? (int)-sent : 0);
     return sent < 0 ? held_fail(held, (int)-sent) : held_reply(held, sent);
@@ -196,7 +202,7 @@ enum rs_outcome held_sendto(struct rs_held *held, const uint64_t *args)
     if (args[2] > MESSAGE_MAX || (flags & MSG_UNUSUAL) || address_size < sizeof(struct sockaddr_in) ||
         address_size > sizeof message.address)
         return RS_QUESTION;
-    const struct rs_identity *as = held_identity(held, 0);
+    const struct rs_identity *as = held_rights(held);
     message.data = held_buffer(held);
     if (!as || !message.data)
         return RS_QUESTION;
@@ -219,7 +225,7 @@ enum rs_outcome held_sendmsg(struct rs_held *held, const uint64_t *args)
     struct message message = {.size = 0};
     if (flags & MSG_UNUSUAL)
         return RS_QUESTION;
-    const struct rs_identity *as = held_identity(held, 0);
+    const struct rs_identity *as = held_rights(held);
     message.data = held_buffer(held);
     if (!as || !message.data)
         return RS_QUESTION;

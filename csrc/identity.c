@@ -14,7 +14,7 @@
 struct own_rights {
     int known;
     int own_fs; /* this thread has a umask and working directory of its own */
-    mode_t umask;
+    mode_t umask, umask_now;
     uid_t euid;
     gid_t egid;
     uint64_t effective, permitted, inheritable;
@@ -78,7 +78,7 @@ int rs_thread_prepare(void)
     if (chdir("/") < 0)
         return -errno;
     own.own_fs = 1;
-    own.umask = umask(0);
+    own.umask = own.umask_now = umask(0);
     (void)umask(own.umask);
     return 0;
 }
@@ -100,7 +100,7 @@ static int same_rights(const struct rs_identity *as)
 }
 
 /*
- * Take on the target's groups, ids, capabilities and umask, for this thread only (raw system calls: the C library's
+ * Take on the target's groups, ids and capabilities, for this thread only (raw system calls: the C library's
  * wrappers would change every thread). Nothing is ever gained: a right the thread lacks stays lacking.
  */
 int rs_assume(const struct rs_identity *as)
@@ -110,8 +110,6 @@ int rs_assume(const struct rs_identity *as)
     int rc = learn_own();
     if (rc < 0)
         return rc;
-    if (own.own_fs)
-        (void)umask(as->umask);
     if (same_rights(as))
         return 0;
     if (own.euid != 0) {
@@ -152,11 +150,22 @@ int rs_assume(const struct rs_identity *as)
     return 0;
 }
 
+/* For what creates: take on the target's umask, too, until rs_resume; not where it is the harness's (rs_owns_umask). */
+void rs_assume_umask(const struct rs_identity *as)
+{
+    if (as && own.own_fs && own.umask_now != as->umask) {
+        (void)umask(as->umask);
+        own.umask_now = as->umask;
+    }
+}
+
 /* Come back to the thread's own rights and umask. A thread that cannot must not go on. */
 void rs_resume(void)
 {
-    if (own.own_fs)
+    if (own.own_fs && own.umask_now != own.umask) {
         (void)umask(own.umask);
+        own.umask_now = own.umask;
+    }
     if (!assumed)
         return;
     int saved = errno;

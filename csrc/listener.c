@@ -14,25 +14,30 @@ union notification {
     char room[1024];
 };
 
-static int sizes_fit(void)
+/* How long the kernel's struct is, asked once a thread; -EPROTO if it does not fit. */
+static int notification_size(void)
 {
+    static _Thread_local int known;
     struct seccomp_notif_sizes sizes;
+    if (known)
+        return known;
     if (syscall(SYS_seccomp, SECCOMP_GET_NOTIF_SIZES, 0, &sizes) < 0)
         return -errno;
-    return sizes.seccomp_notif <= sizeof(union notification) &&
-                   sizes.seccomp_notif_resp == sizeof(struct seccomp_notif_resp)
-               ? 0
-               : -EPROTO;
+    if (sizes.seccomp_notif < sizeof(struct seccomp_notif) || sizes.seccomp_notif > sizeof(union notification) ||
+        sizes.seccomp_notif_resp != sizeof(struct seccomp_notif_resp))
+        return -EPROTO;
+    known = sizes.seccomp_notif;
+    return known;
 }
 
 /* Take the next notification; blocks if there is none. -EINTR: interrupted; -ENOENT: its target died meanwhile. */
 int rs_notif_receive(int listener, struct rs_notification *out)
 {
-    int rc = sizes_fit();
-    if (rc < 0)
-        return rc;
+    int size = notification_size();
+    if (size < 0)
+        return size;
     union notification got;
-    memset(&got, 0, sizeof got); /* the kernel insists on zeroes */
+    memset(&got, 0, (size_t)size); /* the kernel insists on zeroes */
     if (ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, &got.notif) < 0)
         return -errno;
     *out = (struct rs_notification){

@@ -95,6 +95,7 @@ int rs_interrupt_signal(void);
 int rs_gettid(void);
 int rs_nudge(int pidfd);
 int rs_assume(const struct rs_identity *as);
+void rs_assume_umask(const struct rs_identity *as);
 void rs_resume(void);
 int rs_owns_umask(void);
 

@@ -34,6 +34,7 @@ int rs_bind(const struct rs_identity *as, int directory, int fd, const char *add
             return -errno;
     }
     int rc = rs_assume(as);
+    rs_assume_umask(as);
     if (rc >= 0)
         rc = rs_result(bind(fd, (const struct sockaddr *)(const void *)address, (socklen_t)size));
     rs_resume();

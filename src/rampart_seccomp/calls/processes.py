@@ -37,6 +37,7 @@ _IDENTITY = (
 
 _OUTSIDE = Refusal("a process outside of the tree", errno.EPERM)
 _CAP_KILL = 5
+_PR_SET_CHILD_SUBREAPER = 36
 _LIMITS = struct.Struct("=QQ")  # struct rlimit64; on 64 bits struct rlimit is the same
 
 Decoder = Callable[[Notification, Setting], Call]
@@ -228,8 +229,9 @@ def fcntl(notification: Notification, setting: Setting) -> Call:
 
 
 def prctl(notification: Notification, setting: Setting) -> Call:
-    """Decode prctl(PR_SET_CHILD_SUBREAPER): orphans become children of whoever did not start them."""
-    setting.adopters.add(notification.tgid)
+    """Decode prctl: PR_SET_CHILD_SUBREAPER makes orphans children of whoever did not start them."""
+    if int32(notification.args[0]) == _PR_SET_CHILD_SUBREAPER:
+        setting.adopters.add(notification.tgid)
     return ProcessCall(notification, setting)
 
 

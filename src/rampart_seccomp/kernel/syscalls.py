@@ -305,10 +305,10 @@ _DEPENDING_CALLS = [
         cases=(
             Case((Match(0, INT, 4), Match(1, LONG, 0)), ANSWERED, 0),
             refused(errno.EPERM, Match(0, INT, 35)),
-            Case((Match(0, INT, 36),), MEDIATED),
+            *(Case((Match(0, INT, option),), MEDIATED) for option in (24, 28, 36, 47)),
         ),
         note="PR_SET_DUMPABLE 0 does nothing, since the broker must read its target; PR_SET_MM is refused; "
-        "PR_SET_CHILD_SUBREAPER is noted",
+        "PR_SET_CHILD_SUBREAPER and what changes capabilities at an exec are noted",
     ),
     Syscall(
         "clone",
