@@ -89,7 +89,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _measure(options: argparse.Namespace) -> tuple[dict[str, Any], list[figures.Figure]]:
     given = {"rounds": options.rounds, "seconds": options.seconds} | (QUICK if options.quick else {})
-    settings = Settings(**given, say=_say if sys.stderr.isatty() else lambda text: None)
+    settings = Settings(**given, say=_say)
     about = {
         "when": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "version": rampart_seccomp.__version__,
@@ -115,8 +115,11 @@ def _measure(options: argparse.Namespace) -> tuple[dict[str, Any], list[figures.
 
 
 def _say(text: str) -> None:
+    """Tell how far it is, on one line of a terminal, or in a log."""
     if sys.stderr.isatty():
         print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+    elif text:
+        print(text, file=sys.stderr, flush=True)
 
 
 def _cpu() -> str:

@@ -20,7 +20,12 @@ from benchmarks.ways import AGENT, BARE, BWRAP, PEERS, STRACE
 
 __all__ = ["WORKLOADS", "Workload", "measure"]
 
-TIMEOUT = 180.0
+PATIENCE = 30.0
+"""How many times as long as bare a way may take before it counts as hanging."""
+
+LEAST_SECONDS, MOST_SECONDS = 20.0, 600.0
+"""Nothing counts as hanging sooner; nothing is waited for longer."""
+
 MODULES = (
     "json, asyncio, email.mime.text, http.client, xml.dom.minidom, unittest, sqlite3, logging.config, decimal"
 )
@@ -49,6 +54,7 @@ def measure(stage: Stage, settings: Settings) -> list[Figure]:
     """Measure every workload every way, from start to end of the command."""
     rounds = Rounds("workloads", "s")
     places: dict[str, Path] = {}
+    limits: dict[str, float] = {}
 
     def seconds(name: str, way: Way) -> tuple[float, None]:
         workload = WORKLOADS[name]
@@ -59,7 +65,9 @@ def measure(stage: Stage, settings: Settings) -> list[Figure]:
         place = places[name]
         for left in [path for pattern in workload.leaves for path in place.glob(pattern)]:
             _remove(left)
-        done = stage.run(way, workload.argv, place, timeout=TIMEOUT)
+        done = stage.run(way, workload.argv, place, timeout=limits.get(name, MOST_SECONDS))
+        if way is BARE:
+            limits[name] = min(MOST_SECONDS, max(LEAST_SECONDS, PATIENCE * done.seconds))
         if workload.proof is not None and not (place / workload.proof).exists():
             raise NotMeasured(f"it ended well and did not make {workload.proof}")
         return done.seconds, None
