@@ -24,6 +24,7 @@ class Figure:
         unit: Of `median` and `p99`: ``us``, ``ms``, ``s``, ``/s``.
         median: Over the rounds, of each round's own median; None if it could not be measured.
         p99: Over the rounds, the median of each round's 99th percentile.
+        least: The least of the rounds' medians, which other work on the machine disturbs least.
         ratio: Median of what each round gives relative to the base, which ran beside it.
         p99_ratio: The same of the percentiles.
         base: The way that the ratios are relative to.
@@ -37,6 +38,7 @@ class Figure:
     unit: str
     median: float | None = None
     p99: float | None = None
+    least: float | None = None
     ratio: float | None = None
     p99_ratio: float | None = None
     base: str | None = None
@@ -87,6 +89,7 @@ class Rounds:
             way,
             self.unit,
             median=_median(median for median, _ in samples.values()),
+            least=min(median for median, _ in samples.values()),
             p99=_median(p99 for _, p99 in samples.values()),
             ratio=_median(ours[0] / theirs[0] for ours, theirs in pairs),
             p99_ratio=_median(ours[1] / theirs[1] for ours, theirs in pairs if ours[1] and theirs[1]),

@@ -12,7 +12,6 @@ __all__ = ["svg"]
 
 COLOURS = {
     "bare": "#6b7280",
-    "limit": "#111827",
     "rampart": "#0072b2",
     "sandlock": "#e69f00",
     "sandlock+python": "#d55e00",
@@ -46,9 +45,7 @@ def svg(figures: Sequence[Figure]) -> str:
 
 
 def _legend(figures: Iterable[Figure]) -> str:
-    ways = [
-        way for way in COLOURS if any(figure.way == way for figure in figures if figure.family != "limit")
-    ]
+    ways = [way for way in COLOURS if any(figure.way == way for figure in figures)]
     marks, x = [], LEFT
     for way in ways:
         marks.append(f'<circle cx="{x}" cy="24" r="5" fill="{COLOURS[way]}"/>')

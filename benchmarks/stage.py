@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,9 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCES = Path(__file__).resolve().parent / "src"
 FLAGS = ("-std=gnu11", "-O2", "-pthread")
 LARGE = 4 << 20
+
+PATIENCE_SECONDS = 60.0
+"""For a harness to answer, beyond the time that it gives a command."""
 
 
 class NotMeasured(Exception):
@@ -100,7 +104,7 @@ class Harness:
             "output": str(self._output),
             "timeout": timeout,
         }
-        reply = self._ask(request)
+        reply = self._ask(request, timeout + PATIENCE_SECONDS)
         return Done(
             int(str(reply["status"])),
             float(str(reply["seconds"])),
@@ -130,16 +134,26 @@ class Harness:
         self._process.stdout.close()
         self._output.unlink(missing_ok=True)
 
-    def _ask(self, request: dict[str, object]) -> dict[str, object]:
+    @property
+    def ended(self) -> bool:
+        """Whether it has died, or was given up because it did not answer."""
+        return self._process.poll() is not None
+
+    def _ask(self, request: dict[str, object], patience: float = PATIENCE_SECONDS) -> dict[str, object]:
         assert self._process.stdin is not None
         try:
             print(json.dumps(request), file=self._process.stdin, flush=True)
         except BrokenPipeError:
             raise NotMeasured("the harness has ended") from None
-        return self._reply()
+        return self._reply(patience)
 
-    def _reply(self) -> dict[str, object]:
+    def _reply(self, patience: float = PATIENCE_SECONDS) -> dict[str, object]:
         assert self._process.stdout is not None
+        readable, _, _ = select.select([self._process.stdout], [], [], patience)
+        if not readable:
+            self._process.kill()
+            self._process.wait()
+            raise NotMeasured(f"the harness does not answer within {patience:g} s")
         line = self._process.stdout.readline()
         if not line:
             raise NotMeasured("the harness has ended")
@@ -246,7 +260,14 @@ class Stage:
         Raises:
             NotMeasured: It did not, or the way does not exist here.
         """
-        return self.harness(way).run([*way.prefix(self, cwd), *argv], cwd, timeout).checked()
+        harness = self.harness(way)
+        try:
+            return harness.run([*way.prefix(self, cwd), *argv], cwd, timeout).checked()
+        finally:
+            if harness.ended:
+                # What fails here need not fail elsewhere: the next command gets another one.
+                harness.close()
+                del self._harnesses[way.start]
 
     def quantiles(
         self, way: Way, call: str, count: int, seconds: float, *options: str

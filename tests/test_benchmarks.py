@@ -183,6 +183,15 @@ def test_a_hindrance_stays_in_its_call(stage: Stage, hindrance: str) -> None:
     assert median > 0
 
 
+def test_a_harness_that_dies_is_replaced(stage: Stage) -> None:
+    """What kills one costs that number alone."""
+    suicide = ("sh", "-c", "kill -9 $PPID")
+    with pytest.raises(NotMeasured, match="has ended"):
+        stage.run(BARE, suicide, stage.project)
+
+    assert stage.run(BARE, ("echo", "again"), stage.project).output == "again\n"
+
+
 def test_a_soak_looks_at_the_harness(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """It holds what it was told to, and says what the harness has before and after."""
     monkeypatch.setattr(soak, "WARM_UP", 10)
@@ -193,7 +202,13 @@ def test_a_soak_looks_at_the_harness(stage: Stage, monkeypatch: pytest.MonkeyPat
     assert all(each.median and each.rounds == 20 for each in found)
 
 
-@pytest.mark.parametrize("name", [*workloads.WORKLOADS])
+SHORT = ("python imports", "grep -r")
+BY_LENGTH = [
+    pytest.param(name, marks=() if name in SHORT else pytest.mark.long) for name in workloads.WORKLOADS
+]
+
+
+@pytest.mark.parametrize("name", BY_LENGTH)
 def test_a_workload_does_its_work_twice(stage: Stage, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Made from nothing, it succeeds bare, and again after the first run's traces are removed."""
     if workloads.WORKLOADS[name].needs and shutil.which(str(workloads.WORKLOADS[name].needs)) is None:

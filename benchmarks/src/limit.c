@@ -128,7 +128,7 @@ static void answer(const struct broker *broker, const struct seccomp_notif *call
     must(ioctl(broker->listener, SECCOMP_IOCTL_NOTIF_SEND, &response) == 0 || errno == ENOENT, "send");
 }
 
-/* Does not return: receiving has no end on kernels that do not tell that nobody is left, so the process ends around it. */
+/* Does not return: not every kernel tells that nobody is left, so the process ends around it. */
 static void *serve(void *argument)
 {
     const struct broker *broker = argument;
