@@ -30,6 +30,7 @@ FAMILIES: dict[str, Callable[[Stage, Settings], list[figures.Figure]]] = {
     "verified": verified.measure,
     "workloads": workloads.measure,
 }
+SOAK_FAMILY = "soak"
 QUICK = {"rounds": 2, "seconds": 0.3, "scale": 0.1}
 SOAK = 10_000_000
 
@@ -60,14 +61,20 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="benchmarks", description=__doc__.splitlines()[0] if __doc__ else ""
     )
-    parser.add_argument("families", nargs="*", metavar="FAMILY", help=f"of {', '.join(FAMILIES)}; all")
+    known = [*FAMILIES, SOAK_FAMILY]
+    parser.add_argument(
+        "families",
+        nargs="*",
+        metavar="FAMILY",
+        help=f"of {', '.join(known)}; without one: all but {SOAK_FAMILY}",
+    )
     parser.add_argument("--rounds", type=int, default=7, help="in which the ways take turns (7)")
     parser.add_argument("--seconds", type=float, default=1.5, help="for one call in a round, at most (1.5)")
     parser.add_argument(
         "--quick", action="store_true", help="few samples: shows that it runs, proves nothing"
     )
     parser.add_argument(
-        "--soak", type=int, nargs="?", const=SOAK, metavar="N", help=f"also hold so many calls ({SOAK:,})"
+        "--soak", type=int, nargs="?", const=SOAK, metavar="N", help=f"{SOAK_FAMILY}, too: N calls ({SOAK:,})"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there, or into it")
@@ -81,9 +88,9 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         help="for programs and files (build/bench)",
     )
     options = parser.parse_args(argv)
-    unknown = set(options.families) - set(FAMILIES)
+    unknown = set(options.families) - set(known)
     if unknown:
-        parser.error(f"no such family: {', '.join(sorted(unknown))} (there are: {', '.join(FAMILIES)})")
+        parser.error(f"no such family: {', '.join(sorted(unknown))} (there are: {', '.join(known)})")
     return options
 
 
@@ -102,10 +109,9 @@ def _measure(options: argparse.Namespace) -> tuple[dict[str, Any], list[figures.
             "load": os.getloadavg()[0],
         },
     }
-    chosen = list(options.families or ([] if options.soak else FAMILIES))
-    measures = [FAMILIES[family] for family in chosen]
-    if options.soak:
-        measures.append(functools.partial(soak.measure, notifications=options.soak))
+    measures = [FAMILIES[family] for family in options.families or FAMILIES if family != SOAK_FAMILY]
+    if options.soak or SOAK_FAMILY in options.families:
+        measures.append(functools.partial(soak.measure, notifications=options.soak or SOAK))
     found: list[figures.Figure] = []
     with Stage(options.directory) as stage:
         for measure in measures:

@@ -48,8 +48,9 @@ class Goal:
     def __str__(self) -> str:
         verdict = {True: "pass", False: "FAIL", None: "----"}[self.passed]
         sign = ">=" if self.at_least else "<="
-        measured = "not measured" if self.measured is None else f"{self.measured:.4g} {self.unit}"
-        line = f"{verdict}  {self.text}: {measured} ({sign} {self.bound:g} {self.unit})"
+        measured = "not measured" if self.measured is None else f"{self.measured:.4g} {self.unit}".rstrip()
+        bound = f"{sign} {self.bound:g} {self.unit}".rstrip()
+        line = f"{verdict}  {self.text}: {measured} ({bound})"
         return f"{line}; {self.detail}" if self.detail else line
 
 
@@ -174,12 +175,12 @@ def _startup(figures: Sequence[Figure]) -> Iterable[Goal]:
 
 
 def _soak(figures: Sequence[Figure]) -> Iterable[Goal]:
-    for name, (unit, bound) in soak.GROWTH.items():
+    for name, bound in soak.GROWTH.items():
         before, after = (find(figures, "soak", name, way) for way in ("before", "after"))
         grown = None
         if before and after and before.median is not None and after.median is not None:
             grown = after.median - before.median
-        yield Goal(f"soak: {name} of the harness, grown by", grown, bound, unit=unit)
+        yield Goal(f"soak: {name} of the harness, grown by", grown, bound, unit="")
 
 
 def _ratio(figure: Figure | None, *, p99: bool = False) -> float | None:

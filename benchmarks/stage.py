@@ -144,23 +144,27 @@ class Harness:
         try:
             print(json.dumps(request), file=self._process.stdin, flush=True)
         except BrokenPipeError:
-            raise NotMeasured("the harness has ended") from None
+            raise self._gone("the harness has ended") from None
         return self._reply(patience)
 
     def _reply(self, patience: float = PATIENCE_SECONDS) -> dict[str, object]:
         assert self._process.stdout is not None
         readable, _, _ = select.select([self._process.stdout], [], [], patience)
         if not readable:
-            self._process.kill()
-            self._process.wait()
-            raise NotMeasured(f"the harness does not answer within {patience:g} s")
+            raise self._gone(f"the harness does not answer within {patience:g} s")
         line = self._process.stdout.readline()
         if not line:
-            raise NotMeasured("the harness has ended")
+            raise self._gone("the harness has ended")
         reply: dict[str, object] = json.loads(line)
         if "error" in reply:
             raise NotMeasured(str(reply["error"]))
         return reply
+
+    def _gone(self, message: str) -> NotMeasured:
+        """Make sure that it has ended: its pipes may have closed a moment before."""
+        self._process.kill()
+        self._process.wait()
+        return NotMeasured(message)
 
 
 @attrs.frozen
