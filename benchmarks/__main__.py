@@ -9,6 +9,7 @@ import argparse
 import functools
 import os
 import platform
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ import rampart_seccomp
 from benchmarks import busy, calls, figures, limit, parallel, plot, report, soak, startup, verified, workloads
 from benchmarks.goals import judge
 from benchmarks.settings import Settings
-from benchmarks.stage import ROOT, Stage
+from benchmarks.stage import ROOT, Interrupted, Stage
 
 FAMILIES: dict[str, Callable[[Stage, Settings], list[figures.Figure]]] = {
     "limit": limit.measure,
@@ -113,9 +114,14 @@ def _measure(options: argparse.Namespace) -> tuple[dict[str, Any], list[figures.
     if options.soak or SOAK_FAMILY in options.families:
         measures.append(functools.partial(soak.measure, notifications=options.soak or SOAK))
     found: list[figures.Figure] = []
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with Stage(options.directory) as stage:
-        for measure in measures:
-            found += measure(stage, settings)
+        try:
+            for measure in measures:
+                found += measure(stage, settings)
+        except Interrupted as interruption:
+            found += interruption.figures
+            about["interrupted"] = True
     _say("")
     return about, found
 

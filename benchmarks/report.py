@@ -77,7 +77,7 @@ def _about(about: dict[str, Any]) -> str:
     return (
         f"{about['when']}, rampart-seccomp {about['version']}, Linux {machine['kernel']}, {machine['cpu']}, "
         f"{machine['processors']} processors, CPython {machine['python']}, {about['rounds']} rounds, "
-        f"load {machine['load']:.1f} before."
+        f"load {machine['load']:.1f} before.{' Interrupted.' if about.get('interrupted') else ''}"
     )
 
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,7 @@ import attrs
 
 from benchmarks.figures import Figure, Rounds
 
-__all__ = ["ROOT", "Done", "Harness", "NotMeasured", "Stage", "Way", "take_turns"]
+__all__ = ["ROOT", "Done", "Harness", "Interrupted", "NotMeasured", "Stage", "Way", "take_turns"]
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = Path(__file__).resolve().parent / "src"
@@ -29,6 +30,18 @@ PATIENCE_SECONDS = 60.0
 
 class NotMeasured(Exception):
     """Something does not run here; the message says why."""
+
+
+class Interrupted(Exception):
+    """Somebody wants to see the numbers now.
+
+    Attributes:
+        figures: What the rounds gave until then.
+    """
+
+    def __init__(self, figures: list[Figure]) -> None:
+        super().__init__("interrupted")
+        self.figures = figures
 
 
 @attrs.frozen
@@ -83,6 +96,8 @@ class Harness:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
+                # An interrupt is for us: we end them.
+                start_new_session=True,
             )
         self.pid = self._process.pid
         try:
@@ -129,8 +144,7 @@ class Harness:
         try:
             self._process.wait(20)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            self._kill()
         self._process.stdout.close()
         self._output.unlink(missing_ok=True)
 
@@ -162,9 +176,13 @@ class Harness:
 
     def _gone(self, message: str) -> NotMeasured:
         """Make sure that it has ended: its pipes may have closed a moment before."""
-        self._process.kill()
-        self._process.wait()
+        self._kill()
         return NotMeasured(message)
+
+    def _kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait()
 
 
 @attrs.frozen
@@ -321,16 +339,32 @@ def take_turns(
         ways: How it is run; each round begins with another one.
         measure: Returns a round's median and 99th percentile; what raises NotMeasured is not tried again.
         say: Told how far it is.
+
+    Raises:
+        Interrupted: By SIGINT or SIGTERM.
     """
-    for number in range(count):
-        order = [*ways[number % len(ways) :], *ways[: number % len(ways)]]
-        for name in names:
-            say(f"{rounds.family} {number + 1}/{count} {name}")
-            for way in order:
-                if rounds.gave_up(name, way.name):
-                    continue
-                try:
-                    rounds.add(number, name, way.name, *measure(name, way))
-                except NotMeasured as reason:
-                    rounds.give_up(name, way.name, str(reason))
+    try:
+        for number in range(count):
+            order = [*ways[number % len(ways) :], *ways[: number % len(ways)]]
+            for name in names:
+                say(f"{rounds.family} {number + 1}/{count} {name}")
+                for way in order:
+                    _measure(rounds, number, name, way, measure)
+    except KeyboardInterrupt:
+        raise Interrupted(rounds.figures()) from None
     return rounds.figures()
+
+
+def _measure(
+    rounds: Rounds,
+    number: int,
+    name: str,
+    way: Way,
+    measure: Callable[[str, Way], tuple[float, float | None]],
+) -> None:
+    if rounds.gave_up(name, way.name):
+        return
+    try:
+        rounds.add(number, name, way.name, *measure(name, way))
+    except NotMeasured as reason:
+        rounds.give_up(name, way.name, str(reason))

@@ -15,7 +15,7 @@ from benchmarks import figures, goals, limit, parallel, plot, report, soak, star
 from benchmarks.__main__ import main
 from benchmarks.figures import Figure, Rounds
 from benchmarks.settings import Settings
-from benchmarks.stage import NotMeasured, Stage, Way, take_turns
+from benchmarks.stage import Interrupted, NotMeasured, Stage, Way, take_turns
 from benchmarks.ways import BARE, CALLS
 
 QUICK = Settings(rounds=1, seconds=0.2, scale=0.02)
@@ -75,6 +75,20 @@ def test_what_fails_once_has_no_number() -> None:
     assert (broken.median, broken.reason) == (None, "does not run")
     assert tried.count(("open", "broken")) == 1
     assert tried.count(("open", "bare")) == 3
+
+
+def test_an_interrupt_shows_what_there_is() -> None:
+    """The rounds until then are not lost."""
+
+    def measure(name: str, way: Way) -> tuple[float, None]:
+        if name == "second":
+            raise KeyboardInterrupt
+        return 2.0, None
+
+    with pytest.raises(Interrupted) as interruption:
+        take_turns(Rounds("calls", "us"), 3, ["first", "second"], [BARE], measure)
+
+    assert [(each.name, each.rounds) for each in interruption.value.figures] == [("first", 1)]
 
 
 def test_goals_pass_and_fail_by_their_bounds() -> None:
