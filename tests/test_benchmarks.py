@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 import xml.etree.ElementTree
 from collections.abc import Iterator
 from pathlib import Path
@@ -204,6 +205,20 @@ def test_a_harness_that_dies_is_replaced(stage: Stage) -> None:
         stage.run(BARE, suicide, stage.project)
 
     assert stage.run(BARE, ("echo", "again"), stage.project).output == "again\n"
+
+
+def test_what_takes_too_long_ends_with_all_it_started(stage: Stage) -> None:
+    """A workload that hangs must not disturb what is measured after it."""
+    endless = ("sh", "-c", "sleep 300 & echo $! >endless; wait")
+    with pytest.raises(NotMeasured, match="TimeoutExpired"):
+        stage.run(BARE, endless, stage.project, timeout=2.0)
+
+    pid = int((stage.project / "endless").read_text())
+    for _ in range(100):
+        if not Path(f"/proc/{pid}").exists():
+            return
+        time.sleep(0.05)
+    assert Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z", "nobody reaps it here, but it is dead"
 
 
 def test_a_soak_looks_at_the_harness(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

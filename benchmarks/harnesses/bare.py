@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import subprocess
 from typing import BinaryIO
 
@@ -15,8 +17,14 @@ def prepare(_: argparse.Namespace) -> protocol.Run:
 
 
 def run(argv: list[str], cwd: str, output: BinaryIO, timeout: float) -> int:
-    """Run a command bare."""
-    return subprocess.run(argv, cwd=cwd, stdout=output, stderr=subprocess.STDOUT, timeout=timeout).returncode
+    """Run a command bare; what takes too long is killed with all that it started."""
+    process = subprocess.Popen(argv, cwd=cwd, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        return process.wait(timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise
 
 
 if __name__ == "__main__":
