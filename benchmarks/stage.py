@@ -61,7 +61,8 @@ class Done:
     def checked(self) -> Done:
         """Return it if the command succeeded."""
         if self.status:
-            raise NotMeasured(f"exit status {self.status}: {self.output.strip()[-200:] or 'no output'}")
+            said = " ".join(self.output.split())
+            raise NotMeasured(f"exit status {self.status}: {said[-200:] or 'no output'}")
         return self
 
 
