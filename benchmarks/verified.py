@@ -1,6 +1,4 @@
-"""What verifying an exec costs by itself, without the broker's Python: medians of several rounds in one run.
-
-    python benchmarks/verified.py [--rounds N] [--count N]
+"""What verifying an exec costs by itself, without a broker in Python.
 
 `bare` starts a static program without a filter. `continued` has its execve held and let go by a loop in C.
 `stopped` adds the stop at the commit alone, which nobody can spare who looks at a committed exec. `verified`
@@ -9,47 +7,28 @@ is what the launcher does: the stop, and the comparison of image, arguments and 
 
 from __future__ import annotations
 
-import argparse
-import statistics
-import subprocess
-import tempfile
-from pathlib import Path
+import attrs
 
-HERE = Path(__file__).resolve().parent
-SOURCES = HERE.parent / "csrc"
+from benchmarks.figures import Figure, Rounds
+from benchmarks.settings import Settings
+from benchmarks.stage import ROOT, Stage, Way, take_turns
+from benchmarks.ways import BARE
+
+__all__ = ["measure"]
+
 MODES = ("bare", "continued", "stopped", "verified")
-FLAGS = ["-std=gnu11", "-O2", f"-I{SOURCES}"]
+LAUNCHER = ROOT / "csrc"
 
 
-def measure(rounds: int, count: int, directory: Path) -> dict[str, float]:
-    """Return the median of microseconds a start, by mode; the modes take turns."""
-    program, benchmark = directory / "program", directory / "verified"
-    (directory / "program.c").write_text("int main(void) { return 0; }\n")
-    subprocess.run(["cc", "-O2", "-static", "-o", program, directory / "program.c"], check=True)
-    parts = [SOURCES / name for name in ("trace.c", "committed.c", "control.c")]
-    subprocess.run(["cc", *FLAGS, "-o", benchmark, HERE / "verified.c", *parts], check=True)
-    times: dict[str, list[float]] = {mode: [] for mode in MODES}
-    for _ in range(rounds):
-        for mode in MODES:
-            argv = [benchmark, mode, str(count), program]
-            done = subprocess.run(argv, capture_output=True, text=True, check=True)
-            times[mode].append(float(done.stdout))
-    return {mode: statistics.median(values) for mode, values in times.items()}
+def measure(stage: Stage, settings: Settings) -> list[Figure]:
+    """Measure starts of a static program, each way in a program of its own."""
+    rounds = Rounds("verified", "us")
+    ways = [attrs.evolve(BARE, name=mode) for mode in MODES]
 
+    def microseconds(_: str, way: Way) -> tuple[float, None]:
+        parts = [LAUNCHER / f"{name}.c" for name in ("trace", "committed", "control")]
+        program = stage.program("verified", f"-I{LAUNCHER}", *parts)
+        argv = (program, way.name, str(settings.count(500)), stage.project / "static")
+        return float(stage.run(BARE, argv, stage.project).output.split()[-1]), None
 
-def main() -> None:
-    """Print microseconds, and ratios to bare."""
-    parser = argparse.ArgumentParser(description="What verifying an exec costs by itself.")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--count", type=int, default=1_000, help="starts in a round")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as directory:
-        medians = measure(options.rounds, options.count, Path(directory))
-    for mode, microseconds in medians.items():
-        print(f"{mode:<10} {microseconds:8.1f} us  {microseconds / medians['bare']:5.2f}x bare")
-    more = medians["verified"] - medians["stopped"]
-    print(f"comparing  {more:8.1f} us  {more / medians['bare']:5.2f}x bare")
-
-
-if __name__ == "__main__":
-    main()
+    return take_turns(rounds, settings.rounds, ["vfork, execve, wait"], ways, microseconds, settings.say)

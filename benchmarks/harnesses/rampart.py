@@ -1,0 +1,70 @@
+"""Runs commands behind one warm broker: with the profile `agent` as shipped, or with what the calls need."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import threading
+from typing import BinaryIO
+
+import rampart_seccomp as rampart
+from benchmarks.harnesses import protocol
+
+HOLD_SECONDS = 120.0
+
+
+class Question:
+    """An ask rule whose answer is never in time: it waits until the command has ended."""
+
+    def __init__(self) -> None:
+        self._over = threading.Event()
+
+    def decide(self, _: rampart.FileEvent) -> rampart.Verdict:
+        """Deny, when nobody waits for it any more."""
+        self._over.wait(HOLD_SECONDS)
+        return rampart.Deny()
+
+    def arm(self, waits: bool) -> None:
+        """Let questions from now on wait, or end those that do."""
+        if waits:
+            self._over.clear()
+        else:
+            self._over.set()
+
+
+def policy_for(options: argparse.Namespace, question: Question) -> rampart.Policy:
+    """Return the policy: `shipped`, `calls` or `everything`."""
+    if options.policy == "everything":
+        operations = ["read", "write", "exec", "connect", "listen"]
+        return rampart.Policy(rules=[rampart.allow(operations, name="everything")])
+    agent = rampart.Policy.load("agent")
+    if options.policy == "shipped":
+        return agent
+    return agent.with_rules(
+        rampart.allow("connect", hosts=["127.0.0.1"], name="loopback"),
+        rampart.ask("read", paths=[f"{options.directory}/asked"], name="asked", decide=question.decide),
+    )
+
+
+def prepare(options: argparse.Namespace) -> protocol.Run:
+    """Return what runs a command behind the policy."""
+    question = Question()
+    broker = rampart.Broker(policy_for(options, question))
+
+    def run(argv: list[str], cwd: str, output: BinaryIO, timeout: float) -> int:
+        question.arm(True)
+        try:
+            done = rampart.run(
+                argv, broker=broker, cwd=cwd, stdout=output, stderr=subprocess.STDOUT, timeout=timeout
+            )
+        finally:
+            question.arm(False)
+        return done.returncode
+
+    return run
+
+
+if __name__ == "__main__":
+    parser = protocol.arguments()
+    parser.add_argument("--policy", choices=("shipped", "calls", "everything"), default="shipped")
+    protocol.serve(parser.parse_args(), prepare)
