@@ -4,6 +4,7 @@
 #include <linux/magic.h>
 #include <stdio.h>
 #include <sys/resource.h>
+#include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <time.h>
 
@@ -135,7 +136,14 @@ struct number {
 static struct number number_of(int fd)
 {
     struct number number;
-    (void)snprintf(number.text, sizeof number.text, "%d", fd);
+    char digits[sizeof number.text];
+    unsigned count = 0, left = (unsigned)fd;
+    do
+        digits[count++] = (char)('0' + left % 10);
+    while (left /= 10);
+    for (unsigned i = 0; i < count; i++)
+        number.text[i] = digits[count - 1 - i];
+    number.text[count] = 0;
     return number;
 }
 
@@ -156,14 +164,16 @@ int held_valid(const struct rs_held *held)
     return rs_notif_valid(held->engine->listener, held->n.id);
 }
 
-/* Copy a path, PATH_MAX bytes at most with its NUL; returns its length or -errno. */
+/*
+ * Copy a path, PATH_MAX bytes at most with its NUL; returns its length or -errno. By the task's number: it counts only
+ * if the call still waits afterwards, which the answer shows, or held_valid.
+ */
 int held_read_path(struct rs_held *held, uint64_t address, char *path)
 {
     /* Without a descriptor of the task: that is for where /proc/<tid>/mem has to serve, and then this fails. */
     int64_t length =
         rs_target_read_string(held->task ? held->task->fd : -1, (pid_t)held->n.pid, address, path, PATH_MAX);
-    int rc = held_valid(held);
-    return rc < 0 ? rc : (int)length;
+    return (int)length;
 }
 
 /*
@@ -182,8 +192,19 @@ int held_has_descriptor(struct rs_held *held)
     return st.st_size > 0 && (limit.rlim_cur == RLIM_INFINITY || (rlim_t)st.st_size < limit.rlim_cur);
 }
 
-/* 1 unless the object lies in a file system whose files are more than files: see calls/machine.py. -errno. */
+/*
+ * 1 if the object lies in a file system whose files are just files: see calls/machine.py. 0 if not, or unknown; -errno.
+ * All that is special has no device of its own, so one with a block device, whose number is not 0, needs no asking.
+ */
 int held_plain_file_system(int fd)
+{
+    struct stat st;
+    if (fstat(fd, &st) < 0)
+        return -errno;
+    return major(st.st_dev) != 0 ? 1 : held_plain_type(fd);
+}
+
+int held_plain_type(int fd)
 {
     struct statfs fs;
     if (fstatfs(fd, &fs) < 0)
@@ -363,6 +384,9 @@ enum rs_outcome held_judge(struct rs_held *held, struct rs_effects *effects, int
     }
     if (!denied && undecided)
         return RS_QUESTION;
+    /* Nothing was read of anybody else, or nobody waits for the answer. */
+    if (denied && held_valid(held) < 0)
+        return RS_ANSWERED;
     int rc = prepare_record(held, denied ? 1 : keep);
     if (rc == -ENOSPC && (held->reign->flags & RS_RECORD_REQUIRED)) {
         atomic_fetch_add(&held->engine->unrecorded, 1);

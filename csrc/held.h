@@ -118,6 +118,7 @@ int held_reopen(const struct rs_held *held, const struct rs_identity *as, int pi
 int held_valid(const struct rs_held *held);
 int held_has_descriptor(struct rs_held *held);
 int held_plain_file_system(int fd);
+int held_plain_type(int fd);
 int held_name(const struct rs_held *held, int fd, char *path, size_t size);
 int held_child_name(const struct rs_held *held, int parent, const char *name, char *path, size_t size);
 void held_add(struct rs_effects *effects, enum rs_operation operation);

@@ -87,7 +87,7 @@ static enum rs_outcome open_pinned(struct rs_held *held, const struct rs_identit
     const int directory = S_ISDIR(st.st_mode);
     if (!S_ISREG(st.st_mode) && !directory && !S_ISFIFO(st.st_mode) && !is_harmless_device(&st))
         return RS_QUESTION;
-    if ((S_ISREG(st.st_mode) || directory) && held_plain_file_system(pin) <= 0)
+    if ((S_ISREG(st.st_mode) || directory) && major(st.st_dev) == 0 && held_plain_type(pin) <= 0)
         return RS_QUESTION;
     int length = held_name(held, pin, effects.path, PATH_MAX);
     if (length < 0)
@@ -109,7 +109,8 @@ static enum rs_outcome open_pinned(struct rs_held *held, const struct rs_identit
     enum rs_outcome outcome = held_judge(held, &effects, &allowed);
     if (!allowed)
         return outcome;
-    if ((flags & O_TRUNC) && held_valid(held) < 0)
+    /* What has no effect before it is handed over needs no asking: then the kernel asks. */
+    if (((flags & O_TRUNC) || S_ISFIFO(st.st_mode)) && held_valid(held) < 0)
         return RS_ANSWERED;
     if (S_ISFIFO(st.st_mode) && !(flags & O_NONBLOCK) && held_may_block(held) < 0)
         return RS_QUESTION;
