@@ -47,7 +47,7 @@ static void ask(const struct rs_tables *tables, struct rs_walker *walker)
 {
     static const char names[][8] = {"a",   "b",    "c", ".e",   "x",   "h",    "p",
                                     "usr", "home", "u", ".ssh", "tmp", ".env", "ba"};
-    char path[256];
+    char path[2048];
     struct rs_verdict verdict;
     for (int i = 0; i < 8; i++) {
         size_t length = 0;
@@ -56,7 +56,8 @@ static void ask(const struct rs_tables *tables, struct rs_walker *walker)
             path[length++] = '/';
             memcpy(path + length, name, strlen(name));
             length += strlen(name);
-            if (below(4) == 0)
+            /* Beyond what a walker remembers of a name, too. */
+            for (size_t more = below(4) == 0 ? below(100) : 0; more > 0; more--)
                 path[length++] = (char)number();
         }
         (void)rs_decide_path(tables, walker, (enum rs_operation)below(9), path, length, &verdict);
