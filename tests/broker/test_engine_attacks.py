@@ -90,6 +90,36 @@ def test_an_audit_log_that_fails_denies_whatever_comes_after(change: str, tmp_pa
         process.communicate()
 
 
+def test_an_audit_log_that_fails_during_an_update(tmp_path: Path) -> None:
+    """Neither waits for the other: the failure is met by who collects, the update by who judges."""
+    never = tmp_path / "never"
+    never.touch()
+    log = AuditLog(str(tmp_path / "audit.jsonl"))
+    updated = threading.Event()
+    write = log.write
+
+    def update() -> None:
+        broker.update(OPEN)
+        updated.set()
+
+    def fail_during_update(record: Any) -> None:
+        if record.get("verdict") == "deny":
+            threading.Thread(target=update, daemon=True).start()
+            time.sleep(0.5)
+            raise AuditError("no space", file=log.path)
+        write(record)
+
+    log.write = fail_during_update  # type: ignore[method-assign]
+    policy = OPEN.with_rules(rampart.deny("modify", paths=[str(never)], name="never"))
+    broker = rampart.Broker(policy, audit=log, engine="native")
+    argv = [sys.executable, "-c", "import sys; open(sys.argv[1], 'w')", str(never)]
+    with rampart.Popen(argv, broker=broker, stderr=subprocess.DEVNULL) as process:
+        assert updated.wait(10)
+        assert process.wait(10) == 1
+    assert broker._audit_broken
+    broker.close()
+
+
 def test_a_reader_that_died_meets_no_writer(tmp_path: Path) -> None:
     """A thread that waits for a target's peer goes with the target, even if nobody else calls meanwhile."""
     script = """
