@@ -187,3 +187,29 @@ except PermissionError as error:
     argv = [sys.executable, "-c", script, str(secret)]
     bare = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
     assert bare.split() == run(script, str(secret), engine=engine) == ["13"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="ids are changed as root")
+@pytest.mark.parametrize("engine", ["native", "python"])
+def test_capabilities_that_were_kept_count(engine: str, tmp_path: Path) -> None:
+    """A daemon that left uid 0 and kept the right to read everything has it (PR_SET_KEEPCAPS), and no other."""
+    script = """
+import ctypes, os, struct, sys
+libc = ctypes.CDLL(None)
+libc.prctl(8, 1, 0, 0, 0)
+os.setresuid(1000, 1000, 1000)
+kept = 1 << 2  # CAP_DAC_READ_SEARCH
+assert libc.capset(struct.pack("Ii", 0x20080522, 0), struct.pack("6I", kept, kept, 0, 0, 0, 0)) == 0
+print(open(sys.argv[1]).read())
+try:
+    open(sys.argv[1], "w")
+except PermissionError as error:
+    print(error.errno)
+"""
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    secret.chmod(0o600)
+    tmp_path.chmod(0o755)
+    argv = [sys.executable, "-c", script, str(secret)]
+    bare = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    assert bare.split() == run(script, str(secret), engine=engine) == ["secret", "13"]
