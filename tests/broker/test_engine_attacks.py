@@ -18,7 +18,8 @@ from rampart_seccomp.errors import AuditError
 
 pytestmark = pytest.mark.core
 
-OPEN = rampart.Policy(rules=[rampart.allow(["read", "write", "exec", "connect", "listen"], name="everything")])
+EVERYTHING = ["read", "write", "exec", "connect", "listen"]
+OPEN = rampart.Policy(rules=[rampart.allow(EVERYTHING, name="everything")])
 
 WRITER = """
 import sys
@@ -192,7 +193,7 @@ except PermissionError as error:
 @pytest.mark.skipif(os.geteuid() != 0, reason="ids are changed as root")
 @pytest.mark.parametrize("engine", ["native", "python"])
 def test_capabilities_that_were_kept_count(engine: str, tmp_path: Path) -> None:
-    """A daemon that left uid 0 and kept the right to read everything has it (PR_SET_KEEPCAPS), and no other."""
+    """A daemon that left uid 0 and kept the right to read all has it (PR_SET_KEEPCAPS), and no more."""
     script = """
 import ctypes, os, struct, sys
 libc = ctypes.CDLL(None)
