@@ -123,14 +123,8 @@ int rs_assume(const struct rs_identity *as)
         rs_resume();
         return rc;
     }
-    if (as->euid != own.euid) {
-        /* Leaving uid 0 clears the effective capabilities; the permitted ones bring us back. */
-        if (syscall(SYS_setresuid, -1, as->euid, -1) < 0) {
-            rc = -errno;
-            rs_resume();
-            return rc;
-        }
-    } else if ((rc = set_effective(own.effective & as->cap_effective)) < 0) {
+    if (as->euid != own.euid && syscall(SYS_setresuid, -1, as->euid, -1) < 0) {
+        rc = -errno;
         rs_resume();
         return rc;
     }
@@ -141,13 +135,14 @@ int rs_assume(const struct rs_identity *as)
             rs_resume();
             return -EPERM;
         }
-        /* fsuid 0 brings the capabilities about files back, which the target may have dropped (capabilities(7)). */
-        if (as->fsuid == 0 && (rc = set_effective(own.effective & as->cap_effective)) < 0) {
-            rs_resume();
-            return rc;
-        }
     }
-    return 0;
+    /*
+     * Leaving uid 0 cleared the effective capabilities, though a target may have kept some; an fsuid of 0 brought those
+     * about files back, though it may have dropped them (capabilities(7)). The permitted ones are all still there.
+     */
+    if ((rc = set_effective(own.effective & as->cap_effective)) < 0)
+        rs_resume();
+    return rc;
 }
 
 /* For what creates: take on the target's umask, too, until rs_resume; not where it is the harness's (rs_owns_umask). */

@@ -18,7 +18,8 @@ from rampart_seccomp.errors import AuditError
 
 pytestmark = pytest.mark.core
 
-OPEN = rampart.Policy(rules=[rampart.allow(["read", "write", "exec", "connect", "listen"], name="everything")])
+EVERYTHING = ["read", "write", "exec", "connect", "listen"]
+OPEN = rampart.Policy(rules=[rampart.allow(EVERYTHING, name="everything")])
 
 WRITER = """
 import sys
@@ -90,6 +91,36 @@ def test_an_audit_log_that_fails_denies_whatever_comes_after(change: str, tmp_pa
         process.communicate()
 
 
+def test_an_audit_log_that_fails_during_an_update(tmp_path: Path) -> None:
+    """Neither waits for the other: the failure is met by who collects, the update by who judges."""
+    never = tmp_path / "never"
+    never.touch()
+    log = AuditLog(str(tmp_path / "audit.jsonl"))
+    updated = threading.Event()
+    write = log.write
+
+    def update() -> None:
+        broker.update(OPEN)
+        updated.set()
+
+    def fail_during_update(record: Any) -> None:
+        if record.get("verdict") == "deny":
+            threading.Thread(target=update, daemon=True).start()
+            time.sleep(0.5)
+            raise AuditError("no space", file=log.path)
+        write(record)
+
+    log.write = fail_during_update  # type: ignore[method-assign]
+    policy = OPEN.with_rules(rampart.deny("modify", paths=[str(never)], name="never"))
+    broker = rampart.Broker(policy, audit=log, engine="native")
+    argv = [sys.executable, "-c", "import sys; open(sys.argv[1], 'w')", str(never)]
+    with rampart.Popen(argv, broker=broker, stderr=subprocess.DEVNULL) as process:
+        assert updated.wait(10)
+        assert process.wait(10) == 1
+    assert broker._audit_broken
+    broker.close()
+
+
 def test_a_reader_that_died_meets_no_writer(tmp_path: Path) -> None:
     """A thread that waits for a target's peer goes with the target, even if nobody else calls meanwhile."""
     script = """
@@ -157,3 +188,29 @@ except PermissionError as error:
     argv = [sys.executable, "-c", script, str(secret)]
     bare = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
     assert bare.split() == run(script, str(secret), engine=engine) == ["13"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="ids are changed as root")
+@pytest.mark.parametrize("engine", ["native", "python"])
+def test_capabilities_that_were_kept_count(engine: str, tmp_path: Path) -> None:
+    """A daemon that left uid 0 and kept the right to read all has it (PR_SET_KEEPCAPS), and no more."""
+    script = """
+import ctypes, os, struct, sys
+libc = ctypes.CDLL(None)
+libc.prctl(8, 1, 0, 0, 0)
+os.setresuid(1000, 1000, 1000)
+kept = 1 << 2  # CAP_DAC_READ_SEARCH
+assert libc.capset(struct.pack("Ii", 0x20080522, 0), struct.pack("6I", kept, kept, 0, 0, 0, 0)) == 0
+print(open(sys.argv[1]).read())
+try:
+    open(sys.argv[1], "w")
+except PermissionError as error:
+    print(error.errno)
+"""
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    secret.chmod(0o600)
+    tmp_path.chmod(0o755)
+    argv = [sys.executable, "-c", script, str(secret)]
+    bare = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    assert bare.split() == run(script, str(secret), engine=engine) == ["secret", "13"]

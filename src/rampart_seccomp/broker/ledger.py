@@ -73,9 +73,11 @@ class Ledger:
             self._engine = None
 
     def judged_by(self, serial: int, judge: Judge) -> None:
-        """Say who can explain what tables of this serial decide."""
-        with self._lock:
-            self._judges[serial] = judge
+        """Say who can explain what tables of this serial decide.
+
+        Without the lock: whoever has it may be about to end what is in force, and wait for the caller.
+        """
+        self._judges[serial] = judge
 
     @property
     def denials(self) -> list[Denial]:

@@ -237,7 +237,7 @@ class Session:
                 self._put_in_force()
 
     def question_everything(self) -> None:
-        """Have nothing decided by the engine any more, whatever policy comes: Python knows more than it says."""
+        """Have the engine decide nothing from here on, whatever policy comes: Python knows more than it."""
         with self._changing:
             self._questioned = True
             if self._engine is not None:
