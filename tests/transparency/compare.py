@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import collections
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -87,6 +88,12 @@ def listed() -> dict[str, str]:
     return dict(pairs)  # type: ignore[arg-type]
 
 
+def unignore() -> None:
+    """Let the tests have the signals that nohup and a shell's ``&`` ignore: programs inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def main() -> int:
     """Compare the modules named on the command line."""
     parser = argparse.ArgumentParser(
@@ -96,6 +103,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3, help="how often a difference is looked at")
     parser.add_argument("modules", nargs="+", metavar="MODULE")
     options = parser.parse_args()
+    unignore()
     expected = listed()
     bad = 0
     for module in options.modules:
