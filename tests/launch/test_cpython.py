@@ -115,7 +115,7 @@ def test_some_of_the_suite(environment: dict[str, str]) -> None:
 @pytest.mark.long
 def test_the_whole_suite(environment: dict[str, str]) -> None:
     """All of it: what comes out differently is listed, and nothing listed comes out the same."""
-    signal.alarm(600)
+    signal.alarm(900)
     bare = outcomes("bare", [], environment)
     for mode, expected in EXPECTED.items():
         ours = outcomes(mode, [], environment)
