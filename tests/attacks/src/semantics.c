@@ -432,6 +432,15 @@ static void metadata(void)
 	show("setxattr no namespace", setxattr("m", "a", "value", 5, 0));
 	show("setxattr unknown flag", setxattr("m", "user.a", "value", 5, 8));
 	show("lsetxattr of a link", lsetxattr("ml", "user.a", "value", 5, 0));
+	show("lsetxattr of a link, privileged", lsetxattr("ml", "trusted.a", "value", 5, 0));
+	show("lsetxattr of a link, security", lsetxattr("ml", "security.a", "value", 5, 0));
+	show("lsetxattr of a link, unknown namespace", lsetxattr("ml", "unknown.a", "value", 5, 0));
+	show("lsetxattr of a link, again, create", lsetxattr("ml", "trusted.a", "value", 5, XATTR_CREATE));
+	show("its target has none", removexattr("ml", "trusted.a"));
+	show("the link has", lgetxattr("ml", "trusted.a", NULL, 0));
+	show("lremovexattr of a link, user", lremovexattr("ml", "user.a"));
+	show("lremovexattr of a link", lremovexattr("ml", "trusted.a"));
+	show("lremovexattr of a link again", lremovexattr("ml", "trusted.a"));
 	show("removexattr", removexattr("ml", "user.a"));
 	show("removexattr again", removexattr("m", "user.a"));
 	show("removexattr long name", removexattr("m",
