@@ -154,7 +154,7 @@ struct rs_record {
 #define RS_RECORD_REQUIRED 2
 struct rs_numbers {
     int32_t open, openat, creat, unlink, unlinkat, rmdir, mkdir, mkdirat, connect, sendto, sendmsg;
-    int32_t setuid, setgid, setreuid, setregid, setresuid, setresgid, setfsuid, setfsgid, setgroups, capset, prctl;
+    int32_t setuid, setgid, setreuid, setregid, setresuid, setresgid, setfsuid, setfsgid, setgroups, capset, prctl, umask;
 };
 struct rs_engine;
 int rs_engine_new(int listener, pid_t launcher, pid_t member, struct rs_names *names,

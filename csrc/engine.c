@@ -168,6 +168,14 @@ static int changes_identity(const struct rs_numbers *numbers, int32_t nr, const 
     return 0;
 }
 
+/* The umask changes when the kernel goes on with the call, at any time from now on. */
+static void note_umask(struct rs_held *held)
+{
+    const struct rs_identity *who = held_identity(held, 0);
+    held_note_umask(held->engine, who ? who->tgid : 0);
+    atomic_fetch_add(&held->engine->age, 1);
+}
+
 static enum rs_outcome answer(struct rs_held *held)
 {
     const struct rs_numbers *numbers = &held->engine->numbers;
@@ -182,9 +190,11 @@ static enum rs_outcome answer(struct rs_held *held)
         atomic_store(&held->engine->differ, 1);
         atomic_fetch_add(&held->engine->age, 1);
     }
+    if (nr == numbers->umask)
+        note_umask(held);
     if (!held->reign->tables)
         return RS_QUESTION;
-    if (changes) {
+    if (changes || nr == numbers->umask) {
         (void)rs_notif_continue(held->engine->listener, held->n.id);
         return RS_ANSWERED;
     }
@@ -294,7 +304,7 @@ static int add_worker(struct rs_engine *engine)
     struct rs_worker *worker = &engine->workers[engine->workers_count];
     worker->engine = engine;
     for (int i = 0; i < TASKS; i++)
-        worker->tasks[i].fd = -1;
+        worker->tasks[i].fd = worker->tasks[i].pidfd = -1;
     int rc = rs_walker_new(WALKER_MEMORY, &worker->walker);
     if (rc < 0)
         return rc;
@@ -467,6 +477,7 @@ int rs_engine_new(int listener, pid_t launcher, pid_t member, struct rs_names *n
     engine->numbers = *numbers;
     engine->root = engine->wake = engine->descriptors = -1;
     atomic_store(&engine->age, 1);
+    atomic_store(&engine->sequence, 1); /* 0 is no number */
     engine->reign = calloc(1, sizeof *engine->reign);
     rc = engine->reign ? rs_journal_new(RECORDS_SIZE, 0, &engine->records) : -ENOMEM;
     if (rc == 0)

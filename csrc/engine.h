@@ -29,7 +29,7 @@ int rs_names_release(struct rs_names *names);
 /* The numbers of the calls that the engine takes; all others are questions. From the table of system calls. */
 struct rs_numbers {
     int32_t open, openat, creat, unlink, unlinkat, rmdir, mkdir, mkdirat, connect, sendto, sendmsg;
-    int32_t setuid, setgid, setreuid, setregid, setresuid, setresgid, setfsuid, setfsgid, setgroups, capset, prctl;
+    int32_t setuid, setgid, setreuid, setregid, setresuid, setresgid, setfsuid, setfsgid, setgroups, capset, prctl, umask;
 };
 
 /*

@@ -2,8 +2,10 @@
 #include "held.h"
 
 #include <linux/magic.h>
+#include <linux/openat2.h>
 #include <stdio.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <time.h>
@@ -18,12 +20,39 @@ int64_t held_clock(void)
 
 void held_forget(struct rs_task *task)
 {
-    if (task->fd >= 0)
-        (void)close(task->fd);
-    task->fd = -1;
+    rs_close_fd(&task->fd);
+    rs_close_fd(&task->pidfd);
+    task->fd = task->pidfd = -1;
+    task->pidfd_of = 0;
     task->tid = 0;
     task->identified = 0;
     task->who_size = 0;
+}
+
+/* Note that a process changes its umask. It is forgotten by nobody: where there is no room, all count as such. */
+void held_note_umask(struct rs_engine *engine, pid_t tgid)
+{
+    (void)pthread_mutex_lock(&engine->lock);
+    size_t i = 0;
+    while (i < engine->umasks_count && engine->umasks[i] != tgid)
+        i++;
+    if (i == engine->umasks_count && i < UMASKS_MAX && tgid > 0)
+        engine->umasks[engine->umasks_count++] = tgid;
+    else if (i == engine->umasks_count)
+        atomic_store(&engine->umasks_all, 1);
+    (void)pthread_mutex_unlock(&engine->lock);
+}
+
+int held_umask_moves(struct rs_engine *engine, pid_t tgid)
+{
+    if (tgid <= 0 || atomic_load(&engine->umasks_all))
+        return 1;
+    int found = 0;
+    (void)pthread_mutex_lock(&engine->lock);
+    for (size_t i = 0; i < engine->umasks_count && !found; i++)
+        found = engine->umasks[i] == tgid;
+    (void)pthread_mutex_unlock(&engine->lock);
+    return found;
 }
 
 /* Whether the task that an entry is about still lives: numbers are used again. */
@@ -65,14 +94,14 @@ struct rs_task *held_task(struct rs_held *held)
 
 /*
  * Who the task is. NULL if that cannot be read. `fresh`: the umask counts, too, which any thread of the process can
- * change at any time.
+ * change: one that has done so once is asked each time.
  */
 const struct rs_identity *held_identity(struct rs_held *held, int fresh)
 {
     struct rs_task *task = held_task(held);
     if (!task)
         return NULL;
-    if (task->identified && !fresh)
+    if (task->identified && !(fresh && held_umask_moves(held->engine, task->identity.tgid)))
         return &task->identity;
     task->identified = 0;
     if (rs_target_identity(task->fd, &task->identity) < 0)
@@ -126,6 +155,56 @@ int held_base(const struct rs_held *held, int dirfd)
     else
         (void)snprintf(path, sizeof path, "/proc/%d/fd/%d", (pid_t)held->n.pid, dirfd);
     return rs_result(open(path, O_PATH | O_CLOEXEC));
+}
+
+/*
+ * Pin the last component of a path, which is not followed, and the directory that has it: in two steps of the kernel,
+ * links on the way followed. By the task's number: counts only if the call still waits afterwards. Negative: look closer
+ * (rs_resolve), also for the right error.
+ */
+int held_pin_entry(const struct rs_held *held, const struct rs_identity *as, int dirfd, const char *path,
+                   struct rs_pin *pin)
+{
+    const char *slash = strrchr(path, '/');
+    const char *name = slash ? slash + 1 : path;
+    const size_t length = strlen(name);
+    char directory[PATH_MAX];
+    struct stat st;
+    if (!held->engine->same_root || length == 0 || length > NAME_MAX || strcmp(name, ".") == 0 ||
+        strcmp(name, "..") == 0)
+        return -EXDEV;
+    RS_CLOSING int base = -1;
+    if (path[0] != '/') {
+        base = held_base(held, dirfd);
+        if (base < 0)
+            return base;
+    }
+    int rc = rs_assume(as);
+    if (rc < 0)
+        return rc;
+    if (slash) {
+        struct open_how how = {.flags = O_PATH | O_DIRECTORY | O_CLOEXEC, .resolve = RESOLVE_NO_MAGICLINKS};
+        memcpy(directory, path, (size_t)(name - path));
+        directory[name - path] = 0;
+        pin->parent = rs_result(syscall(SYS_openat2, base < 0 ? AT_FDCWD : base, directory, &how, sizeof how));
+    } else {
+        pin->parent = rs_steal_fd(&base);
+    }
+    if (pin->parent >= 0)
+        pin->object = rs_result(openat(pin->parent, name, O_PATH | O_NOFOLLOW | O_CLOEXEC));
+    rs_resume();
+    if (pin->parent < 0)
+        return pin->parent;
+    if (pin->object == -ENOENT) {
+        pin->flags |= RS_PIN_MISSING;
+        pin->object = -1;
+    } else if (pin->object < 0 || fstat(pin->object, &st) < 0) {
+        return -EXDEV;
+    } else {
+        pin->mode = st.st_mode;
+    }
+    memcpy(pin->name, name, length + 1);
+    return 0;
 }
 
 /* The name of a descriptor of ours in /proc/self/fd. */
@@ -266,6 +345,28 @@ int held_child_name(const struct rs_held *held, int parent, const char *name, ch
     return (int)(at + named);
 }
 
+/*
+ * Take a copy of the task's open file (pidfd_getfd(2)), by its number: counts only if the call still waits afterwards. A
+ * pidfd is kept for the next call: one that still works is of whoever has the number. -errno.
+ */
+int held_copy_fd(struct rs_held *held, int fd)
+{
+    const pid_t tid = (pid_t)held->n.pid;
+    struct rs_task *task = &held->worker->tasks[(unsigned)tid % TASKS];
+    if (task->pidfd_of == tid) {
+        int copy = rs_result(syscall(SYS_pidfd_getfd, task->pidfd, fd, 0));
+        if (copy != -ESRCH)
+            return copy;
+    }
+    rs_close_fd(&task->pidfd);
+    task->pidfd_of = 0;
+    task->pidfd = rs_result(syscall(SYS_pidfd_open, tid, PIDFD_THREAD));
+    if (task->pidfd < 0)
+        return rs_target_copy_fd(held->task ? held->task->fd : -1, tid, fd);
+    task->pidfd_of = tid;
+    return rs_result(syscall(SYS_pidfd_getfd, task->pidfd, fd, 0));
+}
+
 /* MESSAGE_MAX bytes for this call, or NULL. */
 char *held_buffer(struct rs_held *held)
 {
@@ -287,7 +388,7 @@ static void put(struct rs_held *held, const struct rs_effects *effects, const st
     const struct rs_task *task = held->task;
     struct rs_record head = {
         .flags = effect->verdict.answer == RS_ALLOW ? RS_RECORD_ALLOWED : 0,
-        .sequence = atomic_fetch_add(&engine->sequence, 1),
+        .sequence = held->number ? held->number++ : atomic_fetch_add(&engine->sequence, 1),
         .serial = rs_tables_serial(held->reign->tables),
         .began = (uint64_t)held->began,
         .held = (uint64_t)(held_clock() - held->began),
@@ -315,6 +416,15 @@ static void put(struct rs_held *held, const struct rs_effects *effects, const st
 static int kept(const struct rs_held *held, const struct rs_verdict *verdict)
 {
     return verdict->answer != RS_ALLOW || verdict->log || (held->reign->flags & RS_RECORD_ALL);
+}
+
+/* Whether a record of what was allowed must be there before the answer. */
+int held_keeps(const struct rs_held *held, const struct rs_effects *effects)
+{
+    for (unsigned i = 0; i < effects->count; i++)
+        if (kept(held, &effects->each[i].verdict))
+            return 1;
+    return 0;
 }
 
 /* Make sure that what must be on record can be: with room for it, and with who did it. */

@@ -10,12 +10,19 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#define TASKS 8 /* per thread: each keeps a descriptor open */
+#define TASKS 8 /* per thread: each keeps up to two descriptors open */
+#define UMASKS_MAX 64
+
+#ifndef PIDFD_THREAD
+#define PIDFD_THREAD O_EXCL /* Linux 6.9 */
+#endif
 
 /* What is known of a thread of the tree. */
 struct rs_task {
     pid_t tid; /* 0: nobody */
     int fd;    /* O_PATH, /proc/<tid>: stays with this very task */
+    int pidfd; /* of the thread `pidfd_of`, or -1 */
+    pid_t pidfd_of;
     uint64_t age; /* the engine's when this was learnt */
     int identified;
     struct rs_identity identity;
@@ -63,6 +70,9 @@ struct rs_engine {
     struct rs_reign *reign;
     struct rs_notification *questions; /* a ring */
     size_t questions_size, questions_first, questions_count;
+    pid_t umasks[UMASKS_MAX]; /* processes that change their umask */
+    size_t umasks_count;
+    atomic_int umasks_all; /* any may */
 
     pthread_mutex_t watching;
     pthread_cond_t watched;
@@ -82,6 +92,7 @@ struct rs_held {
     int64_t began;
     unsigned reserved; /* records that have been promised room */
     int blocks;        /* it has said that it may wait for others */
+    uint64_t number;   /* of its next record; 0: not drawn yet */
 };
 
 enum rs_outcome {
@@ -113,6 +124,12 @@ struct rs_task *held_task(struct rs_held *held);
 const struct rs_identity *held_identity(struct rs_held *held, int fresh);
 const struct rs_identity *held_rights(struct rs_held *held);
 int held_base(const struct rs_held *held, int dirfd);
+int held_pin_entry(const struct rs_held *held, const struct rs_identity *as, int dirfd, const char *path,
+                   struct rs_pin *pin);
+int held_copy_fd(struct rs_held *held, int fd);
+void held_note_umask(struct rs_engine *engine, pid_t tgid);
+int held_umask_moves(struct rs_engine *engine, pid_t tgid);
+int held_keeps(const struct rs_held *held, const struct rs_effects *effects);
 int held_read_path(struct rs_held *held, uint64_t address, char *path);
 int held_reopen(const struct rs_held *held, const struct rs_identity *as, int pin, int flags);
 int held_valid(const struct rs_held *held);

@@ -13,13 +13,28 @@ static enum rs_outcome pin_entry(struct rs_held *held, const struct rs_identity 
     int length = held_read_path(held, address, path);
     if (length <= 0)
         return RS_QUESTION;
+    if (held_pin_entry(held, as, dirfd, path, pin) == 0) {
+        if (held_plain_file_system(pin->parent) <= 0)
+            return RS_QUESTION;
+        *pinned = pin->object < 0 || held_plain_file_system(pin->object) > 0;
+        return *pinned ? RS_ANSWERED : RS_QUESTION;
+    }
+    held_drop_pin(pin);
+    *pin = (struct rs_pin){.object = -1, .parent = -1};
+
     RS_CLOSING int base = -1;
+    struct rs_task *task = held_task(held);
+    if (!task)
+        return RS_QUESTION;
     if (path[0] != '/') {
-        base = rs_target_base(held->task->fd, dirfd);
+        base = rs_target_base(task->fd, dirfd);
         if (base < 0)
             return RS_QUESTION;
     }
-    int rc = rs_resolve(held->task->fd, held->task->tid, held->engine->launcher, as, base, path, 0, 0, pin);
+    const struct rs_identity *own = held_identity(held, 0); /* whose "self" it is counts here, too */
+    if (!own)
+        return RS_QUESTION;
+    int rc = rs_resolve(task->fd, task->tid, held->engine->launcher, own, base, path, 0, 0, pin);
     if (rc == -ENOENT || rc == -ENOTDIR || rc == -EACCES || rc == -ELOOP)
         return held_valid(held) < 0 ? RS_ANSWERED : held_fail(held, -rc);
     if (rc < 0 || pin->process || pin->parent < 0 || (pin->flags & ~(uint32_t)(RS_PIN_MISSING | RS_PIN_SLASH)))
@@ -57,7 +72,7 @@ enum rs_outcome held_remove(struct rs_held *held, int dirfd, uint64_t address, i
 {
     if (flags & ~AT_REMOVEDIR)
         return RS_QUESTION;
-    const struct rs_identity *as = held_identity(held, 0);
+    const struct rs_identity *as = held_rights(held);
     if (!as)
         return RS_QUESTION;
     PIN_CLOSING struct rs_pin pin = {.object = -1, .parent = -1};

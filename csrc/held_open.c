@@ -68,10 +68,23 @@ static int is_sticky_fine(const struct rs_pin *pin, const struct rs_identity *as
     return st.st_uid == directory.st_uid || st.st_uid == as->fsuid;
 }
 
-/* Hand an open file over. `fd` is closed before the target goes on: a copy that lingers can be seen. */
-static enum rs_outcome hand_over(struct rs_held *held, const struct rs_effects *effects, int fd, int flags)
+/*
+ * Hand an open file over. `fd` is closed before the target goes on: a copy that lingers can be seen, as a writer
+ * (ETXTBSY), as the end of a FIFO. Of a file that is only read nobody sees more than that flock(2) ends a little later
+ * than a close(2) that follows at once; there the answer goes along, which spares two changes of task.
+ */
+static enum rs_outcome hand_over(struct rs_held *held, const struct rs_effects *effects, int fd, int flags,
+                                 int only_read)
 {
-    int number = rs_notif_add_fd(held->engine->listener, held->n.id, fd, flags & O_CLOEXEC ? 1 : 0, 0);
+    const int cloexec = flags & O_CLOEXEC ? 1 : 0;
+    if (only_read && !held_keeps(held, effects)) {
+        held->number = atomic_fetch_add(&held->engine->sequence, effects->count);
+        int rc = rs_notif_add_fd(held->engine->listener, held->n.id, fd, cloexec, 1);
+        (void)close(fd);
+        held_record(held, effects, rc < 0 ? -rc : 0);
+        return rc < 0 ? held_fail(held, -rc) : RS_ANSWERED;
+    }
+    int number = rs_notif_add_fd(held->engine->listener, held->n.id, fd, cloexec, 0);
     (void)close(fd);
     held_record(held, effects, number < 0 ? -number : 0);
     return number < 0 ? held_fail(held, -number) : held_reply(held, number);
@@ -121,7 +134,8 @@ static enum rs_outcome open_pinned(struct rs_held *held, const struct rs_identit
         held_record(held, &effects, -fd);
         return fail(held, -fd);
     }
-    return hand_over(held, &effects, fd, flags);
+    const int only_read = access == O_RDONLY && !(flags & (O_CREAT | O_TRUNC)) && !S_ISFIFO(st.st_mode);
+    return hand_over(held, &effects, fd, flags, only_read);
 }
 
 /* What is not there is created below its pinned parent, under the name that was judged. */
@@ -160,7 +174,7 @@ static enum rs_outcome create(struct rs_held *held, const struct rs_identity *as
         held_record(held, &effects, -fd);
         return fail(held, -fd);
     }
-    return hand_over(held, &effects, fd, flags);
+    return hand_over(held, &effects, fd, flags, 0);
 }
 
 enum rs_outcome held_open(struct rs_held *held, int dirfd, uint64_t address, uint64_t given, uint64_t mode)
@@ -188,6 +202,15 @@ enum rs_outcome held_open(struct rs_held *held, int dirfd, uint64_t address, uin
     const struct rs_identity *as = held_identity(held, flags & O_CREAT);
     if (!as)
         return RS_QUESTION;
+    if (flags & O_CREAT) {
+        PIN_CLOSING struct rs_pin entry = {.object = -1, .parent = -1};
+        if (held_pin_entry(held, as, dirfd, path, &entry) == 0) {
+            if (entry.flags & RS_PIN_MISSING)
+                return create(held, as, &entry, flags, (mode_t)(mode & 07777));
+            if (S_ISREG(entry.mode) && !(flags & O_EXCL) && is_sticky_fine(&entry, as))
+                return open_pinned(held, as, entry.object, flags);
+        }
+    }
     RS_CLOSING int base = -1;
     if (path[0] != '/') {
         base = rs_target_base(held->task->fd, dirfd);

@@ -28,7 +28,7 @@ static int option(int fd, int name, int *value)
  */
 static int copy_socket(struct rs_held *held, int fd, struct copied *out)
 {
-    out->fd = rs_target_copy_fd(-1, (pid_t)held->n.pid, fd);
+    out->fd = held_copy_fd(held, fd);
     if (out->fd < 0)
         return -ESTALE;
     if (option(out->fd, SO_DOMAIN, &out->domain) < 0 || option(out->fd, SO_TYPE, &out->kind) < 0)

@@ -31,7 +31,7 @@ __all__ = ["DECODERS", "SIGNAL_DECODERS"]
 
 _IDENTITY = (
     *("setuid", "setgid", "setreuid", "setregid", "setresuid", "setresgid"),
-    *("setfsuid", "setfsgid", "setgroups", "capset"),
+    *("setfsuid", "setfsgid", "setgroups", "capset", "umask"),
 )
 """Calls on the caller itself: nothing is judged; whoever remembers what a thread is has to hear of them."""
 

@@ -107,7 +107,7 @@ _FREE_CALLS = [
         fork vfork exit exit_group wait4 waitid set_tid_address restart_syscall rt_sigaction rt_sigprocmask
         rt_sigreturn rt_sigpending rt_sigtimedwait rt_sigsuspend sigaltstack pause futex futex_waitv
         futex_wake futex_wait futex_requeue set_robust_list get_robust_list rseq uretprobe uprobe arch_prctl
-        modify_ldt personality umask
+        modify_ldt personality
         """,
         FREE,
         note="own process",
@@ -178,7 +178,7 @@ _MEDIATED_CALLS = [
         note="changes metadata through an fd that was opened for reading only",
     ),
     *_all(
-        "setuid setgid setreuid setregid setresuid setresgid setfsuid setfsgid setgroups capset",
+        "setuid setgid setreuid setregid setresuid setresgid setfsuid setfsgid setgroups capset umask",
         MEDIATED,
         note="own identity; noticed only, since the broker performs as what a thread is",
     ),
