@@ -18,9 +18,9 @@ int64_t held_clock(void)
 
 void held_forget(struct rs_task *task)
 {
-    if (task->fd >= 0)
-        (void)close(task->fd);
-    task->fd = -1;
+    int fd = task->fd;
+    task->fd = -1; /* first: a forked child must not close a number that is somebody else's by then */
+    rs_close_fd(&fd);
     task->tid = 0;
     task->identified = 0;
     task->who_size = 0;
@@ -383,6 +383,8 @@ enum rs_outcome held_judge(struct rs_held *held, struct rs_effects *effects, int
         }
     }
     if (!denied && undecided)
+        return RS_QUESTION;
+    if (denied && effects->opens && !held_has_descriptor(held))
         return RS_QUESTION;
     /* Nothing was read of anybody else, or nobody waits for the answer. */
     if (denied && held_valid(held) < 0)
