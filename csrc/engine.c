@@ -433,6 +433,17 @@ void rs_engine_free(struct rs_engine *engine)
     rs_pages_free(engine, sizeof *engine);
 }
 
+void rs_engine_forsake(struct rs_engine *engine)
+{
+    if (!engine)
+        return;
+    for (unsigned i = 0; i < engine->workers_count; i++)
+        for (int task = 0; task < TASKS; task++)
+            rs_close_fd(&engine->workers[i].tasks[task].fd);
+    rs_close_fd(&engine->root);
+    rs_close_fd(&engine->wake);
+}
+
 static int init_locks(struct rs_engine *engine)
 {
     pthread_condattr_t monotonic;
