@@ -170,3 +170,4 @@ uint64_t rs_engine_number(struct rs_engine *engine);
 void rs_engine_counts(const struct rs_engine *engine, uint64_t *answered, uint64_t *asked);
 int rs_engine_stop(struct rs_engine *engine);
 void rs_engine_free(struct rs_engine *engine);
+void rs_engine_forsake(struct rs_engine *engine);

@@ -440,7 +440,18 @@ void rs_engine_free(struct rs_engine *engine)
     (void)pthread_cond_destroy(&engine->watched);
     (void)pthread_mutex_destroy(&engine->watching);
     (void)pthread_mutex_destroy(&engine->lock);
-    free(engine);
+    rs_pages_free(engine, sizeof *engine);
+}
+
+void rs_engine_forsake(struct rs_engine *engine)
+{
+    if (!engine)
+        return;
+    for (unsigned i = 0; i < engine->workers_count; i++)
+        for (int task = 0; task < TASKS; task++)
+            rs_close_fd(&engine->workers[i].tasks[task].fd);
+    rs_close_fd(&engine->root);
+    rs_close_fd(&engine->wake);
 }
 
 static int init_locks(struct rs_engine *engine)
@@ -463,12 +474,12 @@ static int init_locks(struct rs_engine *engine)
 int rs_engine_new(int listener, pid_t launcher, pid_t member, struct rs_names *names,
                   const struct rs_numbers *numbers, struct rs_engine **out)
 {
-    struct rs_engine *engine = calloc(1, sizeof *engine);
+    struct rs_engine *engine = rs_pages(sizeof *engine);
     if (!engine)
         return -ENOMEM;
     int rc = init_locks(engine);
     if (rc < 0) {
-        free(engine);
+        rs_pages_free(engine, sizeof *engine);
         return rc;
     }
     engine->listener = listener;

@@ -80,4 +80,10 @@ void rs_engine_counts(const struct rs_engine *engine, uint64_t *answered, uint64
 int rs_engine_stop(struct rs_engine *engine);
 void rs_engine_free(struct rs_engine *engine);
 
+/*
+ * In a forked child, where its threads are not: close the descriptors. Its memory stays, since a lock may be held for
+ * ever, and so does what a call at work had open, since nobody knows what of it was closed already.
+ */
+void rs_engine_forsake(struct rs_engine *engine);
+
 #endif

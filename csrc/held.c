@@ -20,9 +20,10 @@ int64_t held_clock(void)
 
 void held_forget(struct rs_task *task)
 {
-    rs_close_fd(&task->fd);
-    rs_close_fd(&task->pidfd);
-    task->fd = task->pidfd = -1;
+    int fd = task->fd, pidfd = task->pidfd;
+    task->fd = task->pidfd = -1; /* first: a forked child must not close a number that is somebody else's by then */
+    rs_close_fd(&fd);
+    rs_close_fd(&pidfd);
     task->pidfd_of = 0;
     task->tid = 0;
     task->identified = 0;
@@ -493,6 +494,8 @@ enum rs_outcome held_judge(struct rs_held *held, struct rs_effects *effects, int
         }
     }
     if (!denied && undecided)
+        return RS_QUESTION;
+    if (denied && effects->opens && !held_has_descriptor(held))
         return RS_QUESTION;
     /* Nothing was read of anybody else, or nobody waits for the answer. */
     if (denied && held_valid(held) < 0)

@@ -115,6 +115,7 @@ struct rs_effects {
     size_t length;
     unsigned port;
     int datagram;
+    int opens; /* with no descriptor left, the target has another error than a denial */
     char path[RS_PATH_ROOM]; /* or the bytes of an IP address */
 };
 

@@ -22,6 +22,15 @@ static enum rs_outcome fail(struct rs_held *held, int error)
     return held_has_descriptor(held) ? held_fail(held, error) : RS_QUESTION;
 }
 
+/* The same after a decision, which is on record exactly if the call is answered here. */
+static enum rs_outcome fail_judged(struct rs_held *held, const struct rs_effects *effects, int error)
+{
+    if (!held_has_descriptor(held))
+        return RS_QUESTION;
+    held_record(held, effects, error);
+    return held_fail(held, error);
+}
+
 /* Devices that block nobody, and whose opening does nothing. */
 static int is_harmless_device(const struct stat *st)
 {
@@ -81,11 +90,15 @@ static enum rs_outcome hand_over(struct rs_held *held, const struct rs_effects *
         held->number = atomic_fetch_add(&held->engine->sequence, effects->count);
         int rc = rs_notif_add_fd(held->engine->listener, held->n.id, fd, cloexec, 1);
         (void)close(fd);
+        if (rc == -EMFILE)
+            return held_fail(held, EMFILE); /* open(2) says so before it looks: nothing has happened */
         held_record(held, effects, rc < 0 ? -rc : 0);
         return rc < 0 ? held_fail(held, -rc) : RS_ANSWERED;
     }
     int number = rs_notif_add_fd(held->engine->listener, held->n.id, fd, cloexec, 0);
     (void)close(fd);
+    if (number == -EMFILE && effects->each[0].operation != RS_CREATE)
+        return held_fail(held, EMFILE);
     held_record(held, effects, number < 0 ? -number : 0);
     return number < 0 ? held_fail(held, -number) : held_reply(held, number);
 }
@@ -107,6 +120,7 @@ static enum rs_outcome open_pinned(struct rs_held *held, const struct rs_identit
         return RS_QUESTION;
     effects.length = (size_t)length;
     effects.count = 0;
+    effects.opens = 1;
     const int access = flags & O_ACCMODE;
     if ((flags & O_DIRECTORY) && !directory)
         return fail(held, ENOTDIR);
@@ -130,10 +144,8 @@ static enum rs_outcome open_pinned(struct rs_held *held, const struct rs_identit
     int fd = held_reopen(held, as, pin, flags);
     if (fd == -EINTR)
         return held_valid(held) < 0 ? RS_ANSWERED : RS_QUESTION;
-    if (fd < 0) {
-        held_record(held, &effects, -fd);
-        return fail(held, -fd);
-    }
+    if (fd < 0)
+        return fail_judged(held, &effects, -fd);
     const int only_read = access == O_RDONLY && !(flags & (O_CREAT | O_TRUNC)) && !S_ISFIFO(st.st_mode);
     return hand_over(held, &effects, fd, flags, only_read);
 }
@@ -151,6 +163,7 @@ static enum rs_outcome create(struct rs_held *held, const struct rs_identity *as
         return RS_QUESTION;
     effects.length = (size_t)length;
     effects.count = 0;
+    effects.opens = 1;
     held_add(&effects, RS_CREATE);
     if (!held_has_descriptor(held))
         return RS_QUESTION;
@@ -170,10 +183,8 @@ static enum rs_outcome create(struct rs_held *held, const struct rs_identity *as
         return RS_ANSWERED;
     if (fd == -ESTALE || fd == -EEXIST || fd == -EINTR)
         return RS_QUESTION;
-    if (fd < 0) {
-        held_record(held, &effects, -fd);
-        return fail(held, -fd);
-    }
+    if (fd < 0)
+        return fail_judged(held, &effects, -fd);
     return hand_over(held, &effects, fd, flags, 0);
 }
 

@@ -71,6 +71,7 @@ static int read_destination(const char *raw, size_t size, const struct copied *s
     memcpy(effects->path, host, effects->length);
     effects->port = ntohs(port);
     effects->datagram = socket->kind == SOCK_DGRAM;
+    effects->opens = 0;
     effects->count = 0;
     held_add(effects, RS_CONNECT);
     return 0;

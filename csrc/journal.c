@@ -16,13 +16,12 @@ int rs_journal_new(size_t size, int overwrite, struct rs_journal **out)
     size &= ~(size_t)7;
     if (size < 2 * RS_RECORD_ROOM || size > SIZE_MAX / 2)
         return -EINVAL;
-    struct rs_journal *journal = malloc(sizeof *journal + size);
+    struct rs_journal *journal = rs_pages(sizeof *journal + size);
     if (!journal)
         return -ENOMEM;
-    memset(journal, 0, sizeof *journal);
     int rc = pthread_mutex_init(&journal->lock, NULL);
     if (rc) {
-        free(journal);
+        rs_pages_free(journal, sizeof *journal + size);
         return -rc;
     }
     journal->size = size;
@@ -36,7 +35,7 @@ void rs_journal_free(struct rs_journal *journal)
     if (!journal)
         return;
     (void)pthread_mutex_destroy(&journal->lock);
-    free(journal);
+    rs_pages_free(journal, sizeof *journal + journal->size);
 }
 
 static size_t room(const struct rs_journal *journal)

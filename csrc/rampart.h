@@ -19,6 +19,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/types.h>
@@ -148,6 +149,22 @@ static inline void rs_close_fd(int *fd)
     }
 }
 #define RS_CLOSING __attribute__((cleanup(rs_close_fd)))
+
+/*
+ * Zeroed memory in pages of its own; NULL if there is none. The allocator would keep large blocks of a process that
+ * frees them often, and then clears them by hand.
+ */
+static inline void *rs_pages(size_t size)
+{
+    void *pages = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return pages == MAP_FAILED ? NULL : pages;
+}
+
+static inline void rs_pages_free(void *pages, size_t size)
+{
+    if (pages)
+        (void)munmap(pages, size);
+}
 
 static inline int rs_steal_fd(int *fd)
 {

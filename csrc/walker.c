@@ -60,10 +60,10 @@ int rs_walker_new(size_t memory, struct rs_walker **out)
     walker->transitions_size = power_of_two(memory / 4 / sizeof *walker->transitions);
     walker->index_size = power_of_two(memory / 8 / sizeof *walker->index);
     walker->pool_size = memory / 4 / sizeof *walker->pool + FIRST_PLACE;
-    walker->names = calloc(walker->names_size, sizeof *walker->names);
-    walker->transitions = calloc(walker->transitions_size, sizeof *walker->transitions);
-    walker->index = calloc(walker->index_size, sizeof *walker->index);
-    walker->pool = calloc(walker->pool_size, sizeof *walker->pool);
+    walker->names = rs_pages(walker->names_size * sizeof *walker->names);
+    walker->transitions = rs_pages(walker->transitions_size * sizeof *walker->transitions);
+    walker->index = rs_pages(walker->index_size * sizeof *walker->index);
+    walker->pool = rs_pages(walker->pool_size * sizeof *walker->pool);
     walker->pool_used = FIRST_PLACE;
     if (walker->names == NULL || walker->transitions == NULL || walker->index == NULL ||
         walker->pool == NULL) {
@@ -78,10 +78,10 @@ void rs_walker_free(struct rs_walker *walker)
 {
     if (walker == NULL)
         return;
-    free(walker->names);
-    free(walker->transitions);
-    free(walker->index);
-    free(walker->pool);
+    rs_pages_free(walker->names, walker->names_size * sizeof *walker->names);
+    rs_pages_free(walker->transitions, walker->transitions_size * sizeof *walker->transitions);
+    rs_pages_free(walker->index, walker->index_size * sizeof *walker->index);
+    rs_pages_free(walker->pool, walker->pool_size * sizeof *walker->pool);
     free(walker->symbols.of);
     free(walker->nodes.of);
     free(walker->next.of);

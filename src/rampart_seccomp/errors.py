@@ -25,6 +25,7 @@ __all__ = [
     "SyscallError",
     "TargetGone",
     "TargetUnreadable",
+    "ThreadsPatched",
 ]
 
 
@@ -172,6 +173,16 @@ class BrokerClosed(RampartError, RuntimeError):
 
     def __init__(self) -> None:
         super().__init__("the broker is closed (make a new one; a broker is not reopened)")
+
+
+class ThreadsPatched(RampartError, RuntimeError):
+    """threading.Thread starts cooperative tasks (gevent, eventlet); one that waits would stop all of them."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "held calls are answered by threads, and threading was patched to start none (with gevent: "
+            "monkey.patch_all(thread=False, queue=False), or run the broker in a process of its own)"
+        )
 
 
 class NotEnforceable(RampartError, RuntimeError):

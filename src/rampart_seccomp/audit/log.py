@@ -94,15 +94,15 @@ class AuditLog:
             AuditError: The record, or the checkpoint after it, could not be written. There is never half
                 a line: the log still verifies.
         """
+        if os.getpid() != self._pid:
+            raise AuditError(
+                "the audit log belongs to the parent process",
+                file=self.path,
+                hint="open one of its own in the forked child",
+            )
         with self._lock:
             if self._closed:
                 raise AuditError("the audit log is closed", file=self.path)
-            if os.getpid() != self._pid:
-                raise AuditError(
-                    "the audit log belongs to the parent process",
-                    file=self.path,
-                    hint="open one of its own in the forked child",
-                )
             try:
                 self._bound(self._lines, self._processors, dict(record))._proxy_to_logger("append")
             except (TypeError, ValueError, RecursionError) as problem:
@@ -116,7 +116,9 @@ class AuditLog:
                 ) from problem
 
     def close(self) -> None:
-        """Close the log; a second time does nothing."""
+        """Close the log; a second time, or in a forked child, does nothing."""
+        if os.getpid() != self._pid:
+            return  # the lock on the file is the parent's, and ours to undo as well
         with self._lock:
             if not self._closed:
                 self._closed = True

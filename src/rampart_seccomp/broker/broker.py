@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import attrs
 
+from rampart_seccomp.broker import forks, threads
 from rampart_seccomp.broker.bindings import Bindings
 from rampart_seccomp.broker.denials import Denial, shortened
 from rampart_seccomp.broker.enforcing import Prospect, ensure_enforceable, traps_for
@@ -104,6 +105,7 @@ class Broker:
         PolicyError: ``may_restrict`` names what is neither operation nor feature.
         LibraryMissing, FilterError: The filter cannot be built.
         AuditError: The log cannot be opened, or the policy requires one and there is none.
+        ThreadsPatched: threading.Thread starts no threads.
     """
 
     def __init__(
@@ -123,6 +125,7 @@ class Broker:
         if unknown:
             raise ValueError(f"allow_degraded: {', '.join(sorted(unknown))} (what may be degraded is: exec)")
         self._native = _engine(engine) == "native"
+        threads.ensure_real()
         self.policy = policy
         self._prospect = Prospect.read(may_restrict)
         self._on_ask = on_ask
@@ -149,7 +152,8 @@ class Broker:
         self._bindings = Bindings()
         self._planted = tuple(harness_code())
         self._names = HostNames(policy.matcher(home=self._home).host_names)
-        _living.add(self)
+        with forks.excluded:
+            _living.add(self)
 
     def wrap(
         self,
@@ -183,34 +187,38 @@ class Broker:
             policy = with_grants(self.policy, self._granted)
             matcher = self._matcher(policy, where, self._files)
             traps = self._traps(policy)
-            given = offer(
-                self._filter(traps).program,
-                arguments,
-                None if program is None else os.fsencode(program),
-                cores=traps.cores,
-                linger=linger and policy.linger,
-                limits=_limits(policy.limits),
-                environment=policy.environment.patterns,
-            )
+            filtered = self._filter(traps).program
+            tables = Tables.of(matcher) if self._native else None
             judge = Judge(matcher, self._names, Questions(self._on_ask))
-            with self._lock:
-                if self._closed:
-                    given.control.close()
-                    given.theirs.close()
-                    raise BrokerClosed
-                session = Session(
-                    self,
-                    judge,
-                    self._stillness,
-                    given.control,
-                    name,
-                    traps,
-                    policy.features,
-                    lingers=linger and policy.linger,
-                    limits=policy.limits,
-                    tables=Tables.of(matcher) if self._native else None,
+            with forks.excluded:
+                given = offer(
+                    filtered,
+                    arguments,
+                    None if program is None else os.fsencode(program),
+                    cores=traps.cores,
+                    linger=linger and policy.linger,
+                    limits=_limits(policy.limits),
+                    environment=policy.environment.patterns,
                 )
-                self._sessions[session] = where
+                with self._lock:
+                    if self._closed:
+                        given.control.close()
+                        given.theirs.close()
+                        raise BrokerClosed
+                    session = Session(
+                        self,
+                        judge,
+                        self._stillness,
+                        given.control,
+                        name,
+                        traps,
+                        policy.features,
+                        lingers=linger and policy.linger,
+                        limits=policy.limits,
+                        tables=tables,
+                    )
+                    self._sessions[session] = where
+        # A forked child keeps its copy of that end: it may be the one that becomes the launcher.
         return Wrapped(given.argv, (given.theirs.fileno(),), session, given.theirs)
 
     def update(self, policy: AnyPolicy) -> None:
@@ -391,13 +399,13 @@ class Broker:
 
     def close(self) -> None:
         """End all trees, write what is to be written, and judge nothing any more. May be called again."""
+        if os.getpid() != self._pid:
+            return
         with self._lock:
             if self._closed:
                 return
             self._closed = True
             sessions = list(self._sessions)
-        if os.getpid() != self._pid:
-            return
         for session in sessions:
             session.close()
         for session in sessions:
@@ -412,6 +420,13 @@ class Broker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def forsake(self) -> None:
+        """In a forked child: its trees are the parent's, so here it is closed."""
+        self._closed = True
+        self._lock = threading.Lock()
+        self._changing = threading.Lock()
+        self._sessions.clear()
 
     # For the sessions
 
@@ -577,8 +592,16 @@ def _open_audit(audit: Path | AuditLog | None, policy: AnyPolicy) -> AuditLog | 
 
 
 def _close_all() -> None:
-    for broker in list(_living):
+    with forks.excluded:
+        living = list(_living)
+    for broker in living:
         broker.close()
 
 
+def _forsake_all() -> None:
+    for broker in list(_living):
+        broker.forsake()
+
+
 atexit.register(_close_all)
+os.register_at_fork(after_in_child=_forsake_all)

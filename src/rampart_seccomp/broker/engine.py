@@ -200,3 +200,8 @@ class Engine:
         """Free everything, after a successful `stop`."""
         raw, self._raw = self._raw, ffi.NULL
         lib.rs_engine_free(raw)
+
+    def forsake(self) -> None:
+        """In a forked child, where its threads are not: close its descriptors, and leave its memory alone."""
+        raw, self._raw = self._raw, ffi.NULL
+        lib.rs_engine_forsake(raw)

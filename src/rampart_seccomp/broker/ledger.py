@@ -72,6 +72,11 @@ class Ledger:
             self._numbers = itertools.count(self._engine.number())
             self._engine = None
 
+    def forsake(self) -> None:
+        """In a forked child: keep what is known, and ask the engine, which is not here, for nothing."""
+        self._lock = threading.RLock()
+        self._engine = None
+
     def judged_by(self, serial: int, judge: Judge) -> None:
         """Say who can explain what tables of this serial decide.
 

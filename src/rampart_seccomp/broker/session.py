@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from rampart_seccomp.broker import forks
 from rampart_seccomp.broker.denials import Decided, Denial
 from rampart_seccomp.broker.engine import Engine, Tables
 from rampart_seccomp.broker.judge import Judge, Judgement
@@ -64,6 +65,10 @@ _EXECS = frozenset(["execve", "execveat"])
 
 _RETRIES = 16
 """How often a call is decoded again because names changed beneath it."""
+
+
+_stuck: list[Engine] = []
+"""Engines with a thread that hangs in the kernel: what it uses stays for as long as the process does."""
 
 
 class Session:
@@ -129,6 +134,7 @@ class Session:
         self._sending = threading.Lock()
         self._at_work = 0
         self._quiet = threading.Condition()
+        forks.enroll(self)
         self._thread = threading.Thread(target=self._run, name="rampart-session", daemon=True)
         self._thread.start()
 
@@ -157,7 +163,7 @@ class Session:
             wanted = self._asked_for
             self._engine.wake()
             self._caught_up.wait_for(
-                lambda: self._collected >= wanted or self.finished.is_set(), timeout=_LAST_WORDS
+                lambda: self._collected >= wanted or self._engine is None, timeout=_LAST_WORDS
             )
 
     @property
@@ -240,11 +246,36 @@ class Session:
         """Have the engine decide nothing from here on, whatever policy comes: Python knows more than it."""
         with self._changing:
             self._questioned = True
-            if self._engine is not None:
-                self._engine.put_in_force(None, record_all=False, required=False)
+            self._put_in_force()
+
+    def forsake(self) -> None:
+        """In a forked child: close what is the parent's, who alone answers for the tree."""
+        self._control.close()
+        for fd in (self._launcher, self._wake, self._woken):
+            if fd >= 0:
+                os.close(fd)
+        self._launcher = self._wake = self._woken = -1
+        if self._listener is not None:
+            self._listener.close()
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.forsake()
+        self._setting.sockets.forsake()
+        self._ledger.forsake()
+        # Whoever held a lock, or would have set an event, is not here.
+        self._changing = threading.Lock()
+        self._sending = threading.Lock()
+        self._caught_up = threading.Condition()
+        self._settled, self.finished, self.command_ended = (threading.Event() for _ in range(3))
+        self._fail(BrokerClosed())
+        self.finished.set()
+        self.command_ended.set()
 
     def _put_in_force(self) -> None:
-        if self._engine is None or self._tables is None or self._questioned:
+        if self._engine is None or self._tables is None:
+            return
+        if self._questioned or self._broker._audit_broken:
+            self._engine.put_in_force(None, record_all=False, required=False)
             return
         self._ledger.judged_by(self._tables.serial, self._judge)
         record_all = self._broker._records_allowed
@@ -281,11 +312,14 @@ class Session:
         self._pool.close()
         self._vigil.close()
         if self._listener is not None and idle:
-            self._listener.close()
+            with forks.excluded:
+                self._listener.close()
         self._setting.sockets.close()
-        os.close(self._wake)
-        os.close(self._woken)
-        self._woken = -1
+        wake, woken = self._wake, self._woken
+        self._wake = self._woken = -1
+        os.close(wake)
+        os.close(woken)
+        forks.leave(self)
         self._broker._forget(self)
         self.finished.set()
         self.command_ended.set()
@@ -303,6 +337,8 @@ class Session:
             self._caught_up.notify_all()
         if stopped:
             engine.close()
+        else:
+            _stuck.append(engine)
         return stopped
 
     def _see_off_launcher(self) -> None:
@@ -313,15 +349,26 @@ class Session:
                 self._control.shutdown(socket.SHUT_WR)
                 poll = select.poll()
                 poll.register(self._control, select.POLLIN)
+                if self._launcher >= 0:
+                    poll.register(self._launcher, select.POLLIN)
                 deadline = time.monotonic() + _LAST_WORDS
-                while poll.poll(max(0, deadline - time.monotonic()) * 1000) and receive(self._control)[0]:
-                    continue
+                while ready := poll.poll(max(0, deadline - time.monotonic()) * 1000):
+                    if all(fd == self._launcher for fd, _ in ready) or not self._hear_last():
+                        break
             except OSError:
                 pass  # it is gone already
-            self._control.close()
-        if self._launcher >= 0:
-            os.close(self._launcher)
-            self._launcher = -1
+            with forks.excluded:
+                self._control.close()
+        launcher, self._launcher = self._launcher, -1
+        if launcher >= 0:
+            os.close(launcher)
+
+    def _hear_last(self) -> bool:
+        """Take one of the launcher's last messages, which is nobody's any more; False at its end."""
+        packet, fds = receive(self._control)
+        for fd in fds:
+            os.close(fd)
+        return bool(packet)
 
     def _wake_launcher(self) -> None:
         """A launcher that was stopped along with its command hears no order."""
@@ -369,8 +416,10 @@ class Session:
         poll.register(self._control, select.POLLIN)
         if any(fd == self._wake for fd, _ in poll.poll()):
             return False
-        taken = accept(self._control, self._name)
-        self._listener = taken.listener
+        with forks.excluded:
+            taken = accept(self._control, self._name)
+            self._listener = taken.listener
+            self._launcher = os.pidfd_open(taken.listener.launcher)
         self.command_pid = taken.command_pid
         self.scoped = taken.scoped
         if self._broker._scoped and taken.landlock_abi < SCOPE_ABI:
@@ -379,7 +428,6 @@ class Session:
                 hint="start the broker outside of other sandboxes, or as the user who started them",
             )
         self._judge.questions.bounce = self._bounce
-        self._launcher = os.pidfd_open(taken.listener.launcher)
         self._setting.adopters.add(taken.listener.launcher)
         self._lineage = self._judge.lineage = Lineage(taken.command_pid, self._setting.adopters)
         self._setting.verifier = self._verifying = Verifying(
@@ -403,10 +451,9 @@ class Session:
                 self._engine.executing(stage, leader=leader)
 
     def _start_engine(self, listener: Listener, member: int, lineage: Lineage) -> None:
-        engine = Engine(listener, member, self._names)
-        self._ledger.attach(engine, lineage)
-        with self._changing:
-            self._engine = engine
+        with self._changing, forks.excluded:
+            self._engine = engine = Engine(listener, member, self._names)
+            self._ledger.attach(engine, lineage)
             self._put_in_force()
         engine.start()
 
@@ -420,6 +467,8 @@ class Session:
             poll.register(self._wake, select.POLLIN)
             if launcher_there:
                 poll.register(self._control, select.POLLIN)
+                # A process that was forked while it started may hold a copy of its end.
+                poll.register(self._launcher, select.POLLIN)
             if listener_there:
                 # Whoever receives has to know of calls; the end of all callers is always told.
                 poll.register(self._listener, select.POLLIN if self._engine is None else 0)
@@ -434,6 +483,8 @@ class Session:
                     return
                 if fd == self._control.fileno():
                     launcher_there = self._hear() and launcher_there
+                elif fd == self._launcher:
+                    launcher_there = self._hear_out() and self._heed(None)
                 elif self._engine is not None and fd == self._engine.fileno():
                     launcher_there = self._take_questions(self._engine) and launcher_there
                 elif happened & select.POLLIN:
@@ -451,7 +502,10 @@ class Session:
         packet, fds = receive(self._control)
         for fd in fds:
             os.close(fd)
-        message = protocol.decode(packet) if packet else None
+        return self._heed(protocol.decode(packet) if packet else None)
+
+    def _heed(self, message: protocol.Message | None) -> bool:
+        """Act on what the launcher said; False if that is its end."""
         if isinstance(message, protocol.Started):
             self._settled.set()
         elif isinstance(message, protocol.Stopping):

@@ -318,9 +318,9 @@ class Listener:
 
     def close(self) -> None:
         """Close the fd: calls that wait, and all later ones, fail with ENOSYS."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     def __enter__(self) -> Listener:
         return self

@@ -72,7 +72,11 @@ class TreeSockets:
     def close(self) -> None:
         """Forget everything."""
         with self._lock:
-            for pin in self._paths.values():
-                os.close(pin)
-            self._paths.clear()
+            while self._paths:
+                os.close(self._paths.popitem()[1])
             self._abstract.clear()
+
+    def forsake(self) -> None:
+        """In a forked child, where the lock may be held by a thread that is not there: forget everything."""
+        self._lock = threading.Lock()
+        self.close()
