@@ -26,7 +26,7 @@ def measure(rounds: int, count: int, directory: Path) -> dict[str, float]:
     program, benchmark = directory / "program", directory / "verified"
     (directory / "program.c").write_text("int main(void) { return 0; }\n")
     subprocess.run(["cc", "-O2", "-static", "-o", program, directory / "program.c"], check=True)
-    parts = [SOURCES / name for name in ("trace.c", "committed.c", "control.c")]
+    parts = [SOURCES / name for name in ("trace.c", "process.c", "committed.c", "children.c", "control.c")]
     subprocess.run(["cc", *FLAGS, "-o", benchmark, HERE / "verified.c", *parts], check=True)
     times: dict[str, list[float]] = {mode: [] for mode in MODES}
     for _ in range(rounds):
