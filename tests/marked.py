@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 import uuid
 from pathlib import Path
 
 NAME = "RAMPART_TEST_TREE"
-
 
 _given: list[str] = []
 
@@ -39,4 +39,12 @@ def marked(value: str) -> list[int]:
                     found.append(int(entry))
             except OSError:  # it has ended; a zombie has no memory left
                 continue
+    return found
+
+
+def left(value: str, seconds: float = 1.0) -> list[int]:
+    """Wait for all of them to be gone; give those that are not."""
+    end = time.monotonic() + seconds
+    while (found := marked(value)) and time.monotonic() < end:
+        time.sleep(0.01)
     return found
