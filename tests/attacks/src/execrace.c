@@ -22,7 +22,7 @@
 #include <stdatomic.h>
 #include <sys/wait.h>
 
-enum { REPORT = 9, BURST = 64, SLEEP_NS = 50000 };
+enum { REPORT = 9, BURST = 16, SLEEP_NS = 100000 };
 
 struct page {
 	char path[1024];
