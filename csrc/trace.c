@@ -36,7 +36,8 @@ static int send_traced(const struct tracer *tracer, uint64_t cookie, int error)
     return send_packet(tracer->control, tracer->harness, &answer, sizeof(answer), -1);
 }
 
-/* Map the command line and environment that came as a file. MAP_FAILED: it is shorter than it should be, or errno. */
+/* Map the command line and environment that came as a file. MAP_FAILED: it is shorter than it should be, or errno. If
+ * the harness shortened it afterwards, SIGBUS would end this process, and the guard the tree. */
 static void *map_strings(int file, size_t size)
 {
     struct stat found;
