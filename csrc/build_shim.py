@@ -20,7 +20,8 @@ HEADERS = [
 ]
 LAUNCHER = [
     *("launch.c", "child.c", "control.c", "environment.c", "install.c", "program.c"),
-    *("scope.c", "guard.c", "limits.c", "trace.c", "committed.c", "tree.c", "witness.c"),
+    *("scope.c", "guard.c", "limits.c", "tree.c", "witness.c"),
+    *("trace.c", "process.c", "committed.c", "children.c"),
 ]
 """Sources of rampart-seccomp-launch, which setup.py builds."""
 COMPILE_ARGS = ["-std=gnu11", "-O2", "-fvisibility=hidden"]

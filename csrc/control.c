@@ -48,21 +48,34 @@ int receive_start(int control, struct start_packet *start, int *harness)
     return 0;
 }
 
-static size_t order_size(uint32_t type)
+/* Whether a TRACE is whole: its strings are packed behind it, or come in a file if they are too long for that. */
+static bool whole_trace(const struct rs_trace *order, size_t size, bool has_file)
 {
-    switch (type) {
+    if (size < sizeof(*order) || order->environment_size > UINT32_MAX)
+        return false;
+    const uint64_t strings = order->command_size + order->environment_size;
+    if (strings > RS_MAX_PACKED)
+        return has_file && size == sizeof(*order);
+    return !has_file && size == sizeof(*order) + strings;
+}
+
+static bool whole_order(const union order *order, size_t size, bool has_file)
+{
+    if (size < sizeof(order->type))
+        return false;
+    switch (order->type) {
     case RS_GO:
-        return sizeof(struct rs_go);
+        return size == sizeof(struct rs_go) && !has_file;
     case RS_SIGNAL:
-        return sizeof(struct rs_signal);
+        return size == sizeof(struct rs_signal) && !has_file;
     case RS_TRACE:
-        return sizeof(struct rs_trace);
+        return whole_trace(&order->trace.head, size, has_file);
     case RS_RELEASE:
-        return sizeof(struct rs_release);
+        return size == sizeof(struct rs_release) && !has_file;
     case RS_HALT:
-        return sizeof(struct rs_halt);
+        return size == sizeof(struct rs_halt) && !has_file;
     default:
-        return 0;
+        return false;
     }
 }
 
@@ -87,8 +100,7 @@ int receive_order(int control, union order *order, int *carried)
     if (size == 0)
         return -ECONNRESET;
     *carried = carried_fd(&message);
-    if ((message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0 || (size_t)size < sizeof(order->type) ||
-        (size_t)size != order_size(order->type) || (order->type == RS_TRACE) != (*carried >= 0)) {
+    if ((message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0 || !whole_order(order, (size_t)size, *carried >= 0)) {
         close_fd(carried);
         return -EPROTO;
     }

@@ -53,11 +53,16 @@ struct start_packet {
 
 int receive_start(int control, struct start_packet *start, int *harness);
 
+struct trace_packet {
+    struct rs_trace head;
+    unsigned char strings[RS_MAX_PACKED];
+};
+
 /* What the broker wants after START. */
 union order {
     uint32_t type;
     struct rs_signal signal;
-    struct rs_trace trace;
+    struct trace_packet trace;
     struct rs_release release;
     struct rs_halt halt;
 };
@@ -103,14 +108,29 @@ struct tracer {
     struct traced *first;
 };
 
-int trace(struct tracer *tracer, const struct rs_trace *order, int expected);
+int trace(struct tracer *tracer, const struct trace_packet *order, int file);
 int halt(struct tracer *tracer, const struct rs_halt *order);
 void release_trace(struct tracer *tracer, const struct rs_release *order);
 /* Look at what waitpid(2) reported; true if it was a stop that concerns nothing but tracing. */
 bool heed_trace(struct tracer *tracer, pid_t pid, int status);
 
+/* process.c */
+struct process {
+    pid_t parent;
+    uint64_t start_time; /* clock ticks since boot */
+    uint64_t arg_start, arg_end; /* addresses of the arguments, and of the variables */
+    uint64_t env_start, env_end;
+};
+
+int open_process(pid_t pid);
+int read_process(int directory, const char *name, struct process *found);
+
 /* committed.c: what the process at this pid, stopped at its exec, has become. True if it is what was judged. */
-bool committed_as_judged(pid_t pid, const struct rs_trace *judged, int expected);
+bool committed_as_judged(int directory, pid_t pid, const struct process *process, const struct rs_trace *judged,
+                         const unsigned char *expected);
+
+/* children.c: how many there are; UINT32_MAX if they cannot be listed, or are more than RS_MAX_CHILDREN. */
+uint32_t list_children(int directory, pid_t pid, struct rs_child *children);
 
 /* tree.c */
 bool descends(pid_t pid, pid_t ancestor);

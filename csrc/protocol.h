@@ -68,7 +68,7 @@ enum rs_outcome {
 /* With SIGCONT: the broker continues the launcher, and does not mean the command (sigqueue(3), sival_int). */
 enum { RS_NUDGE = 0x72616d70 };
 
-enum { RS_NONCE_SIZE = 16, RS_MAX_INSNS = 4096, RS_MAX_CHILDREN = 1024 };
+enum { RS_NONCE_SIZE = 16, RS_MAX_INSNS = 4096, RS_MAX_CHILDREN = 1024, RS_MAX_PACKED = 16384 };
 
 /* 0: no limit. */
 struct rs_limits {
@@ -128,8 +128,9 @@ struct rs_file {
 };
 
 /*
- * Trace a thread that waits in a held execve. Carries one descriptor: a memfd with the command line and, behind it,
- * the environment, each string with its NUL, as /proc/<pid>/cmdline and environ will show them.
+ * Trace a thread that waits in a held execve. Followed by the command line and, behind it, the environment, each
+ * string with its NUL, as /proc/<pid>/cmdline and environ will show them. Where both are more than RS_MAX_PACKED
+ * bytes, it carries one descriptor instead: a memfd with them.
  */
 struct rs_trace {
     uint32_t type;

@@ -5,29 +5,18 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/wait.h>
 #include <time.h>
 
 /* How long a tree that is not confined may go on forking away from the sweep. */
 enum { SWEEP_SECONDS = 10 };
 
-/* proc_pid_stat(5): the parent stands behind the name, which may itself hold spaces and parentheses. */
 static pid_t parent_of(pid_t pid)
 {
-    char path[32];
-    char stat[512];
-    snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-    autofd int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return -1;
-    ssize_t size = read(fd, stat, sizeof(stat) - 1);
-    if (size <= 0)
-        return -1;
-    stat[size] = '\0';
-    const char *name_end = strrchr(stat, ')');
-    int parent;
-    return name_end != NULL && sscanf(name_end + 1, " %*c %d", &parent) == 1 ? parent : -1;
+    char name[32];
+    struct process process;
+    snprintf(name, sizeof(name), "/proc/%d/stat", pid);
+    return read_process(AT_FDCWD, name, &process) == 0 ? process.parent : -1;
 }
 
 bool descends(pid_t pid, pid_t ancestor)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from racing import Amount, run_race
 
 SOURCES = Path(__file__).resolve().parent / "src"
 PYTHON = os.path.realpath(sys.executable)
@@ -73,27 +75,31 @@ def calls(project: Any, attacker: Callable[..., Path]) -> Callable[..., Any]:
 
 
 @pytest.fixture
-def race(project: Any, attacker: Callable[..., Path]) -> Callable[..., Any]:
-    """Run src/race.c behind a policy; gives its counters. Before that, bare until it is won, as a control."""
+def flipping(attacker: Callable[..., Path]) -> Iterator[Callable[[Path, Path], None]]:
+    """Exchange two names from outside of the sandbox, as fast as the kernel can, until the test is over."""
+    running: list[subprocess.Popen[str]] = []
+
+    def start(one: Path, other: Path) -> None:
+        process = subprocess.Popen([attacker("flip"), one, other], stdout=subprocess.PIPE, text=True)
+        running.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "flipping\n"
+
+    yield start
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def race(project: Any, attacker: Callable[..., Path]) -> Callable[..., dict[str, Any]]:
+    """Run src/race.c, bare until it is won (policy None) or behind a policy; gives its counters."""
     program = attacker("race")
 
     def make(
-        flipper: str,
-        call: str,
-        amount: tuple[int, float],
-        names: Sequence[Any],
-        policy: Any,
-        **variables: Any,
-    ) -> dict[str, int]:
-        tries, seconds = amount
-        argv = [program, flipper, call, str(tries), str(seconds), *names]
-        if policy is None:
-            done = project.bare(argv, env={"UNTIL_WIN": "1"} | variables)
-        else:
-            done = project.run(argv, policy, env=variables, timeout=seconds + 60)
-        assert done.returncode == 0, done.stderr
-        counters: dict[str, int] = json.loads(done.stdout)
-        return counters
+        flipper: str, call: str, amount: Amount, names: Sequence[Any], policy: Any, **variables: str
+    ) -> dict[str, Any]:
+        return run_race(project, program, flipper, call, amount, names, policy, variables)[0]
 
     return make
 

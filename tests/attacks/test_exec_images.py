@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from rampart_seccomp.launch.protocol import MAX_PACKED
+
 pytestmark = pytest.mark.core
 
 IDENTITY = ("-nostdlib", "-fno-stack-protector", "-fno-builtin", "-static-pie")
@@ -240,6 +242,25 @@ def heads(seed: int, amount: int, interpreters: list[str]) -> list[bytes]:
             continue
         found.append(b"#!" + line)
     return found
+
+
+@pytest.mark.parametrize("packets", [1, 2, 3])
+def test_every_length_is_compared(
+    packets: int, project: Any, identities: Any, guarded: Any, attack: Any
+) -> None:
+    """Row 15: around the lengths at which the launcher is told, or compares, in another way."""
+    right, _ = identities
+    lengths = [packets * MAX_PACKED + more for more in (-1, 0, 1)]
+    code = "".join(
+        f'said.append(execve(b"{right}", [b"x" * {length - 8}], [b"V={letter}xxx"]).split("\\n")[0])\n'
+        for length in lengths
+        for letter in "ab"
+    )
+
+    bare = attack(code, None)
+
+    assert attack(code, guarded) == bare == [f"a 1 {length}" for length in lengths for _ in "ab"]
+    assert "exec-tampered" not in project.audit.read_text()
 
 
 @pytest.mark.parametrize(

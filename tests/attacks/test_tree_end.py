@@ -7,14 +7,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from marked import NAME, end_marked, left, mark, marked
 from rampart_seccomp.kernel.probes import signal_scope
 
 pytestmark = [
@@ -58,16 +57,16 @@ for line in range(200):
             time.sleep(0.1)
 while True: time.sleep(1)
 """
-# Starts argv[1] under the name argv[2], and then does what argv[3] says.
-HARNESS = """
+# Starts argv[2] under the mark argv[1], and then does what argv[3] says.
+HARNESS = f"""
 import multiprocessing, os, sys, time
 import rampart_seccomp as rampart
-code, mark, then = sys.argv[1:4]
+value, code, then = sys.argv[1:4]
 policy = rampart.Policy(rules=[
     rampart.allow(["read", "write", "exec", "connect", "listen"], name="everything"),
     rampart.ask("read", paths=["./asked"], name="asked")])
 process = rampart.Popen([sys.executable, "-c", code], policy=policy, on_ask=lambda event: time.sleep(876),
-                        stdout=-1, start_new_session=True, env={**os.environ, "RAMPART_TEST_TREE": mark})
+                        stdout=-1, start_new_session=True, env={{**os.environ, "{NAME}": value}})
 process.stdout.readline()
 copies = []
 if then == "fork":
@@ -84,23 +83,15 @@ time.sleep(876)
 # As pid 1: starts the harness with a bomb, does argv[2] to it, prints what was there and what is left of it.
 IN_NAMESPACE = """
 import os, signal, subprocess, sys, time
-from pathlib import Path
-harness_code, action, mark, bomb = sys.argv[1:5]
-def processes(): return [int(name) for name in os.listdir("/proc") if name.isdigit()]
-def left():
-    found = []
-    for pid in processes():
-        try:
-            variables = Path(f"/proc/{pid}/environ").read_bytes()
-            if f"RAMPART_TEST_TREE={mark}".encode() in variables: found.append(pid)
-        except OSError: continue
-    return found
+import marked
+harness_code, action, bomb = sys.argv[1:4]
+value = marked.mark()
 bystander = subprocess.Popen(["sleep", "876"])
-harness = subprocess.Popen([sys.executable, "-c", harness_code, bomb, mark, "kill"],
+harness = subprocess.Popen([sys.executable, "-c", harness_code, value, bomb, "kill"],
                            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 launcher = int(harness.stdout.readline())
-time.sleep(0.7)
-before = len(processes())
+latest = time.monotonic() + 30
+while (before := len(marked.marked(value))) <= 150 and time.monotonic() < latest: time.sleep(0.1)
 if action == "Popen.kill":
     harness.stdin.write("now\\n"); harness.stdin.flush()
     assert harness.stdout.readline() == "-9\\n"
@@ -115,52 +106,29 @@ while time.monotonic() < end:
         while os.waitpid(-1, os.WNOHANG)[0]: pass
     except ChildProcessError: pass
     time.sleep(0.01)
-print(before > 150, left(), os.path.exists(f"/proc/{bystander.pid}/environ"))
+print(before > 150, marked.marked(value), os.path.exists(f"/proc/{bystander.pid}/environ"))
 """
-
-
-def living(mark: str) -> list[int]:
-    """All processes that were started with this mark in their environment; a zombie has none any more."""
-    wanted = f"RAMPART_TEST_TREE={mark}".encode()
-    found = []
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                if wanted in Path(f"/proc/{entry}/environ").read_bytes().split(b"\0"):
-                    found.append(int(entry))
-            except OSError:
-                continue
-    return found
-
-
-def left_after(mark: str, seconds: float) -> list[int]:
-    """Wait for all of them to be gone; give those that are not."""
-    end = time.monotonic() + seconds
-    while (left := living(mark)) and time.monotonic() < end:
-        time.sleep(0.01)
-    return left
 
 
 @pytest.fixture
 def environment(project: Any) -> dict[str, str]:
+    """For a harness in a process of its own: it can import the package, and `marked`."""
     import rampart_seccomp
 
-    path = [str(Path(rampart_seccomp.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
-    return {**project.environment, "PYTHONPATH": os.pathsep.join(path)}
+    paths = [str(Path(rampart_seccomp.__file__).parents[1]), str(Path(__file__).parents[1])]
+    return {**project.environment, "PYTHONPATH": os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")])}
 
 
 @pytest.fixture
 def start(project: Any, environment: dict[str, str]) -> Iterator[Callable[..., Any]]:
     """Start a harness with a family; gives it, the launcher's pid, the mark, the pids of its copies."""
     started: list[subprocess.Popen[str]] = []
-    marks: list[str] = []
     project.write("asked", "x")
 
     def begin(then: str = "sleep") -> Any:
-        mark = uuid.uuid4().hex
-        marks.append(mark)
+        value = mark()
         harness = subprocess.Popen(
-            [sys.executable, "-c", HARNESS, FAMILY, mark, then],
+            [sys.executable, "-c", HARNESS, value, FAMILY, then],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -170,14 +138,13 @@ def start(project: Any, environment: dict[str, str]) -> Iterator[Callable[..., A
         started.append(harness)
         assert harness.stdout is not None
         launcher, *copies = (int(word) for word in harness.stdout.readline().split())
-        return harness, launcher, mark, copies
+        return harness, launcher, value, copies
 
     yield begin
     for harness in started:
         harness.kill()
         harness.communicate(timeout=20)
-    for pid in (pid for mark in marks for pid in living(mark)):
-        os.kill(pid, signal.SIGKILL)  # what a failed test leaves behind
+    end_marked()  # what a failed test leaves behind
 
 
 def amounts(quick: int, long: int) -> Any:
@@ -192,15 +159,15 @@ def test_sigkill(victims: str, amount: int, start: Callable[..., Any]) -> None:
     process of the same user that is not of the tree lives on."""
     bystander = subprocess.Popen(["sleep", "876"])
     for _ in range(amount):
-        harness, launcher, mark, _ = start()
-        assert len(living(mark)) >= 7
+        harness, launcher, value, _ = start()
+        assert len(marked(value)) >= 7
         if victims.startswith("launcher's"):
             os.killpg(launcher, signal.SIGKILL)
         elif victims != "harness":
             os.kill(launcher, signal.SIGKILL)
         if victims != "launcher":
             harness.kill()
-        assert left_after(mark, 1.0) == []
+        assert left(value) == []
     assert bystander.poll() is None
     bystander.kill()
     bystander.wait()
@@ -210,16 +177,16 @@ def test_sigkill(victims: str, amount: int, start: Callable[..., Any]) -> None:
 def test_forked_harness(amount: int, start: Callable[..., Any]) -> None:
     """Row 43: children of the harness with copies of listener and sockets change nothing, and live on."""
     for _ in range(amount):
-        harness, _, mark, copies = start("fork")
-        assert len(living(mark)) >= 7
+        harness, _, value, copies = start("fork")
+        assert len(marked(value)) >= 7
         harness.kill()
-        assert left_after(mark, 1.0) == []
+        assert left(value) == []
         for copy in copies:
             os.kill(copy, 0)
             os.kill(copy, signal.SIGKILL)
 
 
-@amounts(1, 10)
+@amounts(1, 15)
 @pytest.mark.parametrize("action", ["Popen.kill", "killpg", "launcher", "harness", "both"])
 def test_fork_bomb(action: str, amount: int, project: Any, environment: dict[str, str]) -> None:
     """Rows 46 and 53: a bomb of daemons that start programs is ended as surely as anything else."""
@@ -229,7 +196,7 @@ def test_fork_bomb(action: str, amount: int, project: Any, environment: dict[str
         done = subprocess.run(
             [
                 *("unshare", "-pfm", "--mount-proc", "--kill-child", sys.executable, "-c", IN_NAMESPACE),
-                *(HARNESS, action, uuid.uuid4().hex, BOMB),
+                *(HARNESS, action, BOMB),
             ],
             capture_output=True,
             text=True,

@@ -37,6 +37,7 @@ def environment() -> dict[str, str]:
     paths = [
         str(Path(rampart_seccomp.__file__).parent.parent),
         str(Path(__file__).parent),
+        str(Path(__file__).parents[1]),
         str(Path(attrs.__file__).parent.parent),
     ]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}

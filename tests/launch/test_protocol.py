@@ -18,6 +18,16 @@ HEADER = Path(__file__).resolve().parents[2] / "csrc" / "protocol.h"
 U32 = st.integers(0, 2**32 - 1)
 U64 = st.integers(0, 2**64 - 1)
 FILES = st.builds(protocol.File, U64, U64)
+
+
+def trace(
+    head: tuple[int, int, int, protocol.File], strings: bytes, more: int, *rest: protocol.File
+) -> protocol.Trace:
+    """A TRACE whose strings are packed; with `more`, they would not fit."""
+    size = len(strings) + (protocol.MAX_PACKED + more if more else 0)
+    return protocol.Trace(*head, size // 2, size - size // 2, *rest, b"" if more else strings)
+
+
 MESSAGES = st.one_of(
     st.builds(
         protocol.Start,
@@ -39,7 +49,13 @@ MESSAGES = st.one_of(
     st.just(protocol.Started()),
     st.just(protocol.Stopping()),
     st.builds(protocol.Failed, st.sampled_from(protocol.Stage), st.integers(0, 4095)),
-    st.builds(protocol.Trace, U32, U32, U64, FILES, U32, U64, FILES),
+    st.builds(
+        trace,
+        st.tuples(U32, U32, U64, FILES),
+        st.binary(max_size=64),
+        st.just(0) | st.integers(1, 2**31),
+        FILES,
+    ),
     st.builds(protocol.Release, U32, U64),
     st.builds(protocol.Halt, U32, U32, U64),
     st.builds(protocol.Traced, st.integers(0, 4095), U64),
@@ -69,7 +85,7 @@ def test_cut_or_padded_packets_are_refused(message: protocol.Message, size: int)
     """A packet of the wrong size is an error, never a shorter message."""
     packet = protocol.encode(message)
     for wrong in (packet[:-size], packet + bytes(size)):
-        with pytest.raises(ValueError, match=r"control packet|START|EXECUTED"):
+        with pytest.raises(ValueError, match=r"control packet|START|EXECUTED|TRACE"):
             protocol.decode(wrong)
 
 
@@ -81,6 +97,17 @@ def test_noise_is_refused(noise: bytes) -> None:
     except ValueError:
         return
     assert struct.unpack_from("=I", noise)[0] in (*range(1, 7), *range(16, 22), 24, 25)
+
+
+@pytest.mark.parametrize("size", [protocol.MAX_PACKED, protocol.MAX_PACKED + 1])
+def test_strings_are_packed_or_carried(size: int) -> None:
+    """What fits comes in the packet, all of it; what does not never does in part."""
+    fits = size <= protocol.MAX_PACKED
+    image = protocol.File(1, 2)
+    order = protocol.Trace(3, 4, 5, image, 1, size - 1, strings=b"x" * size if fits else b"")
+    assert protocol.decode(protocol.encode(order)) == order
+    with pytest.raises(ValueError, match="TRACE"):
+        protocol.Trace(3, 4, 5, image, 1, size - 1, strings=b"" if fits else b"x" * size)
 
 
 @pytest.mark.parametrize("size", [0, 7, 12, 4097 * 8])
@@ -128,6 +155,7 @@ def test_same_as_the_header(tmp_path: Path) -> None:
         "offsetof(struct rs_trace, interpreter)": struct.calcsize("=IIIIQQQ"),
         "offsetof(struct rs_executed, pid)": struct.calcsize("=IIQQ"),
         "RS_NONCE_SIZE": protocol.NONCE_SIZE,
+        "RS_MAX_PACKED": protocol.MAX_PACKED,
         "sizeof(struct rs_start) + RS_MAX_INSNS * 8": protocol.MAX_PACKET,
         "offsetof(struct rs_listener, nonce_address)": struct.calcsize("=II"),
         "offsetof(struct rs_listener, nonce)": struct.calcsize("=IIQ"),

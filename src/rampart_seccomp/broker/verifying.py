@@ -7,8 +7,8 @@ import errno
 import itertools
 import os
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import attrs
 
@@ -226,6 +226,8 @@ class Verifying:
 
     def _trace(self, flight: Flight, expected: Expected) -> None:
         notification = flight.notification
+        strings = expected.command_line + expected.environment
+        packed = len(strings) <= protocol.MAX_PACKED
         order = protocol.Trace(
             tid=notification.tid,
             tgid=flight.tgid,
@@ -234,13 +236,13 @@ class Verifying:
             command_size=len(expected.command_line),
             environment_size=len(expected.environment),
             interpreter=protocol.File(*expected.interpreter),
+            strings=strings if packed else b"",
         )
-        file = os.memfd_create("exec", os.MFD_CLOEXEC)
-        try:
-            _write(file, expected.command_line + expected.environment)
-            self._send(order, file)
-        finally:
-            os.close(file)
+        if packed:
+            self._send(order, None)
+        else:
+            with _in_memory(strings) as file:
+                self._send(order, file)
         self._wait_traced(flight)
         if flight.error in _REFUSED:
             notification.ensure_valid()  # a thread that is about to end is refused, too
@@ -298,7 +300,14 @@ class Verifying:
         )
 
 
-def _write(file: int, content: bytes) -> None:
-    view = memoryview(content)
-    while view:
-        view = view[os.write(file, view) :]
+@contextmanager
+def _in_memory(content: bytes) -> Iterator[int]:
+    """Lend a descriptor of a memfd with this content."""
+    file = os.memfd_create("exec", os.MFD_CLOEXEC)
+    try:
+        view = memoryview(content)
+        while view:
+            view = view[os.write(file, view) :]
+        yield file
+    finally:
+        os.close(file)

@@ -9,6 +9,7 @@ from typing import ClassVar
 import attrs
 
 __all__ = [
+    "MAX_PACKED",
     "MAX_PACKET",
     "NONCE_SIZE",
     "Child",
@@ -41,6 +42,7 @@ NONCE_SIZE = 16
 _INSN_SIZE = 8  # struct sock_filter
 _MAX_INSNS = 4096  # BPF_MAXINSNS
 MAX_PACKET = 56 + _MAX_INSNS * _INSN_SIZE
+MAX_PACKED = 16384
 _UNLISTED = 0xFFFFFFFF
 
 
@@ -283,15 +285,16 @@ _NO_FILE = File(0, 0)
 
 @attrs.frozen
 class Trace:
-    """Trace a thread that waits in a held execve. Carries one descriptor: a memfd.
+    """Trace a thread that waits in a held execve. Carries a memfd if the strings do not fit in the packet.
 
     Args:
         tid, tgid: The thread and its process.
         cookie: Tells execs apart.
         image: What must be running after it.
-        command_size: Bytes of the memfd that are the command line, each argument with its NUL.
+        command_size: Bytes of the strings that are the command line, each argument with its NUL.
         environment_size: Bytes behind them that are the environment.
         interpreter: The image's PT_INTERP (elf(5)); zeros: none.
+        strings: Both; empty if they are more than MAX_PACKED bytes and stand in the memfd.
     """
 
     layout: ClassVar[struct.Struct] = struct.Struct("=IIIIQQQQQQ")
@@ -303,9 +306,15 @@ class Trace:
     command_size: int
     environment_size: int
     interpreter: File = _NO_FILE
+    strings: bytes = b""
+
+    def __attrs_post_init__(self) -> None:
+        size = self.command_size + self.environment_size
+        if len(self.strings) != (size if size <= MAX_PACKED else 0):
+            raise ValueError("TRACE does not hold as many bytes as it says")
 
     def pack(self) -> bytes:
-        return self.layout.pack(
+        head = self.layout.pack(
             self.type,
             self.tid,
             self.tgid,
@@ -317,11 +326,13 @@ class Trace:
             self.interpreter.ino,
             self.environment_size,
         )
+        return head + self.strings
 
     @classmethod
     def unpack(cls, packet: bytes) -> Trace:
-        _, tid, tgid, command_size, cookie, dev, ino, other_dev, other_ino, size = cls.layout.unpack(packet)
-        return cls(tid, tgid, cookie, File(dev, ino), command_size, size, File(other_dev, other_ino))
+        head, strings = packet[: cls.layout.size], packet[cls.layout.size :]
+        _, tid, tgid, command_size, cookie, dev, ino, other_dev, other_ino, size = cls.layout.unpack(head)
+        return cls(tid, tgid, cookie, File(dev, ino), command_size, size, File(other_dev, other_ino), strings)
 
 
 @attrs.frozen

@@ -13,67 +13,84 @@
  * other); of "none" and "link", nothing in here.
  *
  * The programs are src/identity.c: 'a' with "good" is right; a "win" is that 'b' runs, or that "gold" arrives. Prints
- * one JSON object; a try that ends by SIGKILL is "killed". With UNTIL_WIN the first win ends the race.
+ * one JSON object; a try that ends by SIGKILL is "killed". Variables: with UNTIL_WIN the first win ends the race; PAD
+ * is the length of a last argument, in front of the variables; RACERS is the number of processes that try at once.
  */
-#include "attacker.h"
+#include "racing.h"
 
 #include <poll.h>
-#include <pthread.h>
-#include <sched.h>
-#include <signal.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
+#include <stdatomic.h>
 #include <sys/wait.h>
-#include <time.h>
 
-enum { REPORT = 9 };
+enum { REPORT = 9, BURST = 16, SLEEP_NS = 100000 };
 
 struct page {
 	char path[1024];
 	char word[2][8];
 	char variable[2][16];
-	char *argv[3];
+	char *argv[4];
 	char *envp[2];
 	volatile int running;
 };
 
+/* Of all racers. */
+struct counters {
+	atomic_long begun, tries, allowed, denied, killed, dirty, other, wins;
+};
+
 static struct page *page;
-static const char *allowed, *denied, *what;
+static struct counters *counters;
+static const char *flipper, *what, *allowed, *denied;
 static size_t place;
-static char stack[1 << 16] __attribute__((aligned(16)));
 
-static long tries, right, denials, killed, dirty, others, wins;
-
-static void pause_a_little(unsigned *seed)
+static int is(const char *word, const char *wanted)
 {
-	*seed = *seed * 1103515245u + 12345u;
-	for (unsigned i = (*seed >> 16) & 0x3ff; i; i--)
-		__asm__ volatile("" ::: "memory");
+	return !strcmp(word, wanted);
 }
 
 static void flip_once(int turn)
 {
-	if (!strcmp(what, "path"))
+	if (is(what, "path"))
 		*(volatile char *)&page->path[place] = turn ? denied[place] : allowed[place];
-	else if (!strcmp(what, "string"))
+	else if (is(what, "string"))
 		*(volatile char *)&page->word[0][2] = turn ? 'l' : 'o';
-	else if (!strcmp(what, "pointer"))
+	else if (is(what, "pointer"))
 		*(char *volatile *)&page->argv[1] = page->word[turn];
-	else if (!strcmp(what, "variable"))
+	else if (is(what, "variable"))
 		*(volatile char *)&page->variable[0][0] = turn ? 'L' : 'Z';
-	else if (!strcmp(what, "vector"))
+	else if (is(what, "vector"))
 		*(char *volatile *)&page->envp[0] = page->variable[turn];
+}
+
+static unsigned fresh_seed(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (unsigned)now.tv_nsec ^ (unsigned)getpid() << 16;
+}
+
+/* Flip fast for a moment, then leave the processor to those who judge: a flip between two of their reads counts. */
+static void flip_a_while(unsigned *seed)
+{
+	struct timespec moment = {0, (long)(*seed >> 16) % SLEEP_NS};
+
+	for (int turn = BURST + (int)(*seed >> 31); turn; turn--) {
+		flip_once(turn & 1);
+		pause_a_little(seed);
+	}
+	flip_once((int)(*seed >> 30 & 1));
+	page->running = 1;
+	nanosleep(&moment, NULL);
 }
 
 _Noreturn static void flip_for_ever(void)
 {
-	unsigned seed = (unsigned)time(NULL) + (unsigned)getpid();
+	unsigned seed = fresh_seed();
 
-	for (int turn = 0;; turn ^= 1) {
-		flip_once(turn);
-		pause_a_little(&seed);
-		page->running = 1;
-	}
+	prctl(PR_SET_TIMERSLACK, 1);
+	for (;;)
+		flip_a_while(&seed);
 }
 
 static void *flip_in_thread(void *unused)
@@ -105,32 +122,24 @@ static int execute_in_clone(void *unused)
 }
 
 /* One try, in a process of its own. */
-static void attempt(const char *flipper)
+static void attempt(void)
 {
-	pthread_t thread;
-
-	if (!strcmp(flipper, "thread")) {
-		if (pthread_create(&thread, NULL, flip_in_thread, NULL))
-			broken("pthread_create");
+	if (is(flipper, "thread")) {
+		start_thread(flip_in_thread, NULL);
 		while (!page->running)
 			sched_yield();
-	} else if (!strcmp(flipper, "leader")) {
-		if (pthread_create(&thread, NULL, execute_in_thread, NULL))
-			broken("pthread_create");
+	} else if (is(flipper, "leader")) {
+		start_thread(execute_in_thread, NULL);
 		flip_for_ever();
-	} else if (!strcmp(flipper, "vm")) {
-		pid_t child = clone(execute_in_clone, stack + sizeof(stack), CLONE_VM | SIGCHLD, NULL);
-		unsigned seed = (unsigned)time(NULL) + (unsigned)getpid();
+	} else if (is(flipper, "vm")) {
+		pid_t child = cloned(execute_in_clone);
+		unsigned seed = fresh_seed();
 		int status;
 
-		if (child < 0)
-			broken("clone");
-		for (unsigned turn = 0;; turn++) {
-			flip_once((int)(turn & 1));
-			pause_a_little(&seed);
-			if ((turn & 31) == 0 && waitpid(child, &status, WNOHANG) == child)
-				break;
-		}
+		prctl(PR_SET_TIMERSLACK, 1);
+		do
+			flip_a_while(&seed);
+		while (waitpid(child, &status, WNOHANG) != child);
 		if (WIFSIGNALED(status))
 			kill(getpid(), WTERMSIG(status));
 		_exit(WEXITSTATUS(status));
@@ -138,63 +147,49 @@ static void attempt(const char *flipper)
 	execute();
 }
 
-static pid_t forked(void)
+static void count_report(const char *record, size_t size)
 {
-	pid_t parent = getpid(), child = fork();
+	const char *arguments = memchr(record, '\n', size), *end = record + size;
+	const char *word = arguments ? arguments + strlen(arguments) + 1 : "", *last = word;
 
-	if (child < 0)
-		broken("fork");
-	if (child == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		if (getppid() != parent)
-			_exit(0);
-	}
-	return child;
+	for (const char *at = last; at < end; at += strlen(at) + 1)
+		last = at;
+	if (record[0] != 'a' || is(word, "gold"))
+		counters->wins++;
+	else
+		counters->allowed++;
+	counters->dirty += is(last, "LD_PROBE=1");
 }
 
 static void count(int status, int report)
 {
-	char record[256] = "";
-	struct pollfd ready = {.fd = report, .events = POLLIN};
+	static char record[1 << 16];
+	size_t size = 0;
+	ssize_t got;
 
-	if (poll(&ready, 1, 0) == 1 && read(report, record, sizeof(record) - 1) < 0)
+	while ((got = read(report, record + size, sizeof(record) - 1 - size)) > 0)
+		size += (size_t)got;
+	if (got < 0 && errno != EAGAIN)
 		broken("read");
-	if (record[0]) {
-		const char *arguments = strchr(record, '\n');
-		const char *word = arguments ? arguments + strlen(arguments) + 1 : "";
-
-		if (record[0] != 'a' || !strcmp(word, "gold"))
-			wins++;
-		else
-			right++;
-		dirty += !strcmp(word + strlen(word) + 1, "LD_PROBE=1");
-	} else if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) {
-		killed++;
-	} else if (WIFEXITED(status) && WEXITSTATUS(status) == 77) {
-		denials++;
-	} else {
-		others++;
-	}
+	record[size] = '\0';
+	if (size)
+		count_report(record, size);
+	else if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
+		counters->killed++;
+	else if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
+		counters->denied++;
+	else
+		counters->other++;
+	counters->tries++;
 }
 
-int main(int argc, char **argv)
+static void prepare(void)
 {
-	const char *flipper = argc == 7 ? argv[1] : "";
-	long wanted = argc == 7 ? atol(argv[3]) : 0;
-	double seconds = argc == 7 ? atof(argv[4]) : 0;
-	struct timespec began, now;
-	pid_t helper = 0;
-	int report[2], until_win = getenv("UNTIL_WIN") != NULL;
+	const char *pad = getenv("PAD");
+	int kind = is(flipper, "shared") ? MAP_SHARED : MAP_PRIVATE;
+	size_t size = pad ? (size_t)atol(pad) : 0;
 
-	if (argc != 7)
-		broken("arguments");
-	what = argv[2];
-	allowed = argv[5];
-	denied = argv[6];
-	for (place = 0; allowed[place] && allowed[place] == denied[place]; place++)
-		;
-	page = mmap(NULL, sizeof(*page), PROT_READ | PROT_WRITE,
-		    (strcmp(flipper, "shared") ? MAP_PRIVATE : MAP_SHARED) | MAP_ANONYMOUS, -1, 0);
+	page = mmap(NULL, sizeof(*page), PROT_READ | PROT_WRITE, kind | MAP_ANONYMOUS, -1, 0);
 	if (page == MAP_FAILED || strlen(allowed) >= sizeof(page->path))
 		broken("memory");
 	strcpy(page->path, allowed);
@@ -205,40 +200,76 @@ int main(int argc, char **argv)
 	page->argv[0] = page->path;
 	page->argv[1] = page->word[0];
 	page->envp[0] = page->variable[0];
+	if (pad && !(page->argv[2] = calloc(1, size + 1)))
+		broken("memory");
+	if (pad)
+		memset(page->argv[2], 'x', size);
+}
+
+/* Try until there were enough, or there is no more time. */
+static void race(long wanted, double end)
+{
+	int until_win = getenv("UNTIL_WIN") != NULL;
+	int report[2];
+	pid_t helper = 0;
+
+	prepare();
 	if (pipe2(report, O_CLOEXEC | O_NONBLOCK) || dup2(report[1], REPORT) < 0)
 		broken("pipe");
-	if (!strcmp(flipper, "shared")) {
-		helper = forked();
-		if (helper == 0)
-			flip_for_ever();
-	} else if (!strcmp(flipper, "link")) {
-		helper = forked();
-		while (helper == 0)
-			syscall(SYS_renameat2, AT_FDCWD, allowed, AT_FDCWD, denied, 2);
-	}
-	clock_gettime(CLOCK_MONOTONIC, &began);
-	while (tries < wanted && !(until_win && wins)) {
+	if (is(flipper, "shared") && (helper = forked()) == 0)
+		flip_for_ever();
+	while (counters->begun++ < wanted && !(until_win && counters->wins) && seconds_now() < end) {
+		pid_t child;
 		int status;
-		pid_t child = fork();
 
+		child = fork();
 		if (child < 0)
 			broken("fork");
 		if (child == 0)
-			attempt(flipper);
+			attempt();
 		if (waitpid(child, &status, 0) != child)
 			broken("waitpid");
 		count(status, report[0]);
-		tries++;
-		clock_gettime(CLOCK_MONOTONIC, &now);
-		if ((double)(now.tv_sec - began.tv_sec) + (double)(now.tv_nsec - began.tv_nsec) * 1e-9 > seconds)
-			break;
 	}
 	if (helper > 0)
 		kill(helper, SIGKILL);
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	printf("{\"tries\": %ld, \"right\": %ld, \"denied\": %ld, \"killed\": %ld, \"dirty\": %ld, \"others\": %ld, "
+}
+
+int main(int argc, char **argv)
+{
+	long racers = getenv("RACERS") ? atol(getenv("RACERS")) : 1;
+	double began = seconds_now();
+	pid_t links = 0;
+
+	if (argc != 7)
+		broken("arguments");
+	flipper = argv[1];
+	what = argv[2];
+	allowed = argv[5];
+	denied = argv[6];
+	place = difference(allowed, denied);
+	counters = mmap(NULL, sizeof(*counters), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (counters == MAP_FAILED)
+		broken("memory");
+	if (is(flipper, "link") && (links = forked()) == 0)
+		exchange(allowed, denied);
+	for (long i = 0; i < racers; i++) {
+		if (forked() == 0) {
+			race(atol(argv[3]), began + atof(argv[4]));
+			exit(0);
+		}
+	}
+	for (long i = 0; i < racers; i++) {
+		int status;
+
+		if (wait(&status) < 0 || status != 0)
+			broken("a racer");
+	}
+	if (links > 0)
+		kill(links, SIGKILL);
+	printf("{\"tries\": %ld, \"allowed\": %ld, \"denied\": %ld, \"killed\": %ld, \"dirty\": %ld, \"other\": %ld, "
 	       "\"wins\": %ld, \"seconds\": %.2f}\n",
-	       tries, right, denials, killed, dirty, others, wins,
-	       (double)(now.tv_sec - began.tv_sec) + (double)(now.tv_nsec - began.tv_nsec) * 1e-9);
+	       counters->tries, counters->allowed, counters->denied, counters->killed, counters->dirty, counters->other,
+	       counters->wins, seconds_now() - began);
 	return 0;
 }

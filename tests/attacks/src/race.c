@@ -1,6 +1,5 @@
 /*
- * race FLIPPER CALL TRIES SECONDS ALLOWED DENIED: make CALL again and again while its argument changes, TRIES
- * times, and further until both have been met; SECONDS at the most. (A busy machine may run the flipper late.)
+ * race FLIPPER CALL TRIES SECONDS ALLOWED DENIED: make CALL again and again while its argument changes.
  *
  * ALLOWED and DENIED are names of equal length that differ in one byte (for "connect": two ports). FLIPPER says
  * who changes the argument between the two:
@@ -15,18 +14,12 @@
  * Variables: VICTIM and UNDO are names of the denied and the allowed object that do not change; with UNTIL_WIN
  * the first win ends the race. Prints one JSON object. A "win" is an effect on the denied object, found by looking at the object itself.
  */
-#include "attacker.h"
+#include "racing.h"
 
 #include <arpa/inet.h>
 #include <linux/openat2.h>
 #include <netinet/in.h>
-#include <pthread.h>
-#include <sched.h>
-#include <signal.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
-#include <time.h>
 
 #define SECRET "SECRET"
 
@@ -47,13 +40,6 @@ static const char *undo_path;        /* the allowed object, under its own name *
 static int directories[2], racing_directory;
 
 static long tries, successes, denials, refusals, others, wins;
-
-static void pause_a_little(unsigned *seed)
-{
-	*seed = *seed * 1103515245u + 12345u;
-	for (unsigned i = (*seed >> 16) & 0x3ff; i; i--)
-		__asm__ volatile("" ::: "memory");
-}
 
 static int flip_bytes(void *unused)
 {
@@ -139,35 +125,6 @@ static void flip_through_proc(pid_t target)
 	}
 }
 
-static void flip_links(void)
-{
-	for (;;)
-		syscall(SYS_renameat2, AT_FDCWD, allowed, AT_FDCWD, denied, 2);
-}
-
-static pid_t forked(void)
-{
-	pid_t parent = getpid(), child = fork();
-
-	if (child < 0)
-		broken("fork");
-	if (child == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		if (getppid() != parent)
-			_exit(0);
-	}
-	return child;
-}
-
-static void start_thread(void *(*body)(void *), void *argument)
-{
-	pthread_t thread;
-
-	if (pthread_create(&thread, NULL, body, argument))
-		broken("pthread_create");
-	pthread_detach(thread);
-}
-
 static pid_t start_flipper(const char *kind)
 {
 	pid_t child = 0, self = getpid();
@@ -175,11 +132,7 @@ static pid_t start_flipper(const char *kind)
 	if (!strcmp(kind, "thread")) {
 		start_thread(flip_in_thread, NULL);
 	} else if (!strcmp(kind, "vm")) {
-		static char stack[1 << 16] __attribute__((aligned(16)));
-
-		child = clone(flip_bytes, stack + sizeof(stack), CLONE_VM | SIGCHLD, NULL);
-		if (child < 0)
-			broken("clone");
+		child = cloned(flip_bytes);
 	} else if (!strcmp(kind, "shared")) {
 		child = forked();
 		if (child == 0)
@@ -191,7 +144,7 @@ static pid_t start_flipper(const char *kind)
 	} else if (!strcmp(kind, "link")) {
 		child = forked();
 		if (child == 0)
-			flip_links();
+			exchange(allowed, denied);
 	}
 	return child;
 }
@@ -468,14 +421,6 @@ static void prepare_directories(const char *call)
 	start_thread(flip_directory, !strcmp(call, "cwd") ? (void *)1 : NULL);
 }
 
-static double seconds_now(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
-}
-
 /* Whether the argument was seen both ways. Nobody can change it through /proc, if all is well. */
 static int met_both(const char *flipper)
 {
@@ -487,8 +432,7 @@ static void run(long (*attempt)(int *win), const char *flipper, long limit, doub
 	double end = seconds_now() + seconds;
 	int until_win = getenv("UNTIL_WIN") != NULL;
 
-	while ((tries < limit || !met_both(flipper)) && !(until_win && wins && successes) &&
-	       (tries % 16 || seconds_now() < end)) {
+	while ((tries < limit || !met_both(flipper)) && !(until_win && wins && successes) && (tries % 16 || seconds_now() < end)) {
 		int win = 0;
 		long result;
 
@@ -530,8 +474,7 @@ int main(int argc, char **argv)
 	if (page == MAP_FAILED)
 		broken("mmap");
 	snprintf(page->path, sizeof(page->path), "%s", allowed);
-	while (allowed[place] && allowed[place] == denied[place])
-		place++;
+	place = difference(allowed, denied);
 	snprintf(side, sizeof(side), "%s.side", allowed);
 	secret_path = getenv("VICTIM") ? getenv("VICTIM") : denied;
 	undo_path = getenv("UNDO") ? getenv("UNDO") : allowed;

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 import uuid
 from pathlib import Path
 
 NAME = "RAMPART_TEST_TREE"
-
 
 _given: list[str] = []
 
@@ -40,3 +40,22 @@ def marked(value: str) -> list[int]:
             except OSError:  # it has ended; a zombie has no memory left
                 continue
     return found
+
+
+def left(value: str, seconds: float = 1.0) -> list[str]:
+    """Wait for all of them to be gone; say who is not: one that was killed may wait for a processor."""
+    end = time.monotonic() + seconds
+    while (found := marked(value)) and time.monotonic() < end:
+        time.sleep(0.01)
+    return [described(pid) for pid in found]
+
+
+def described(pid: int) -> str:
+    """Name, state and pending signals of a process, for people."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return f"{pid}, gone by now"
+    return " ".join(
+        line for line in lines if line.startswith(("Name:", "State:", "Pid:", "SigPnd:", "ShdPnd:"))
+    )
