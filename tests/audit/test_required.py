@@ -39,9 +39,8 @@ def _hold_interpreter(seconds: float) -> None:
 def _flood(project: Any, audit: str, hold: float) -> tuple[int, int]:
     policy = Policy(default=EVERYTHING, audit=audit)
     with Broker(policy, audit=project.audit) as broker:
-        process = rampart.Popen(
-            ["python3", "-c", FLOOD.format(count=COUNT)], broker=broker, cwd=project.root, stdout=-1, text=True
-        )
+        argv = ["python3", "-c", FLOOD.format(count=COUNT)]
+        process = rampart.Popen(argv, broker=broker, cwd=project.root, stdout=-1, text=True)
         _hold_interpreter(hold)
         said, _ = process.communicate(timeout=120)
     done, denied = map(int, said.split())
@@ -65,7 +64,7 @@ def test_stack_is_as_strict_as_its_strictest_layer() -> None:
 
 @pytest.mark.parametrize("audit", ["required", "all"])
 def test_full_journal(project: Any, audit: str) -> None:
-    """While the harness is kept from writing: denied if it is required, and held up otherwise; all is told."""
+    """While the harness is kept from writing: denied if required, held up otherwise; all is told."""
     done, denied = _flood(project, audit, hold=2.5)
     records = [json.loads(line) for line in Path(project.audit).read_text().splitlines()]
     opened = [r for r in records if r.get("path") == "/etc/passwd" and r.get("verdict") == "allow"]

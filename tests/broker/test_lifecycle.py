@@ -17,6 +17,7 @@ from pathlib import Path
 
 import attrs
 import pytest
+
 from tests.conftest import package_path
 
 pytestmark = pytest.mark.core

@@ -539,7 +539,8 @@ class Broker:
 
 def _ensure_recordable(policy: AnyPolicy, audit: AuditLog | None) -> None:
     if policy.audit == "required" and audit is None:
-        raise AuditError("the policy has `audit: required`, and there is no log", hint="give `audit=` or --audit FILE")
+        problem = "the policy has `audit: required`, and there is no log"
+        raise AuditError(problem, hint="give `audit=` or --audit FILE")
 
 
 def _engine(given: str | None) -> str:

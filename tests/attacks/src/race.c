@@ -1,5 +1,6 @@
 /*
- * race FLIPPER CALL TRIES SECONDS ALLOWED DENIED: make CALL again and again while its argument changes.
+ * race FLIPPER CALL TRIES SECONDS ALLOWED DENIED: make CALL again and again while its argument changes, TRIES
+ * times, and further until both have been met; SECONDS at the most. (A busy machine may run the flipper late.)
  *
  * ALLOWED and DENIED are names of equal length that differ in one byte (for "connect": two ports). FLIPPER says
  * who changes the argument between the two:
