@@ -138,7 +138,7 @@ class Ledger:
             for record in read_records(raw):
                 self._enter(record)
                 self.entered += 1
-            unrecorded = self._engine.take_unrecorded()
+            unrecorded = 0 if self._engine is None else self._engine.take_unrecorded()
         if unrecorded:
             self._broker._note_unrecorded(unrecorded)
 
