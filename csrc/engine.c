@@ -448,8 +448,11 @@ void rs_engine_forsake(struct rs_engine *engine)
     if (!engine)
         return;
     for (unsigned i = 0; i < engine->workers_count; i++)
-        for (int task = 0; task < TASKS; task++)
+        for (int task = 0; task < TASKS; task++) {
             rs_close_fd(&engine->workers[i].tasks[task].fd);
+            rs_close_fd(&engine->workers[i].tasks[task].pidfd);
+        }
+    rs_close_fd(&engine->descriptors);
     rs_close_fd(&engine->root);
     rs_close_fd(&engine->wake);
 }

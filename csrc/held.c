@@ -359,7 +359,9 @@ int held_copy_fd(struct rs_held *held, int fd)
         if (copy != -ESRCH)
             return copy;
     }
-    rs_close_fd(&task->pidfd);
+    int before = task->pidfd;
+    task->pidfd = -1; /* first, as in held_forget */
+    rs_close_fd(&before);
     task->pidfd_of = 0;
     task->pidfd = rs_result(syscall(SYS_pidfd_open, tid, PIDFD_THREAD));
     if (task->pidfd < 0)

@@ -158,6 +158,12 @@ def test_a_forked_child_holds_nothing_of_the_tree(harness: Harness) -> None:
     done = harness.run("""
 broker = rampart.Broker(POLICY, audit="audit.jsonl")
 process, waiting = answering(broker), broker.wrap(["true"])
+server = socket.create_server(("127.0.0.1", 0))
+address = server.getsockname()
+connecting = f"import socket, time; socket.create_connection({address}); print(1); time.sleep(60)"
+connected = popen([sys.executable, "-uc", connecting], broker, stdout=-1)
+assert connected.stdout.readline()
+time.sleep(0.5)  # what the last calls held is closed just after their answers
 session = process.session
 ours = {os.readlink(f"/proc/self/fd/{session._control.fileno()}")}
 assert "anon_inode:seccomp notify" in descriptors().values()
