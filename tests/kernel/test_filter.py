@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from rampart_seccomp.cache import cache_directories, sealed
 from rampart_seccomp.errors import FilterError, LibraryMissing
 from rampart_seccomp.kernel import filter as filters
 from rampart_seccomp.kernel import libseccomp
@@ -145,11 +146,9 @@ def test_a_wrong_filter_with_the_right_checksum_is_built_again(cache: Path, buil
     """Whoever could write into the cache cannot have another filter used: it is proven again at each load."""
     right = filters.load_filter()
     everything_allowed = struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000)
-    cached(cache).write_bytes(filters._sealed(filters._key(STRICTEST), everything_allowed))
+    cached(cache).write_bytes(sealed(filters._key(STRICTEST), everything_allowed))
     assert filters.load_filter() == right
-    cached(cache).write_bytes(
-        filters._sealed(filters._key(STRICTEST), filters.build_filter(Traps(scoped=False)))
-    )
+    cached(cache).write_bytes(sealed(filters._key(STRICTEST), filters.build_filter(Traps(scoped=False))))
     assert filters.load_filter() == right
     assert builds.count == 3
 
@@ -236,7 +235,7 @@ def test_where_the_cache_is(
     """The place is that of the XDG specification, where relative ones do not count; then that in the home."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert filters.cache_directories() == expected
+    assert cache_directories() == expected
 
 
 def test_a_cached_start_needs_no_pyseccomp(cache: Path, builds: Builds) -> None:

@@ -25,11 +25,12 @@ from rampart_seccomp.broker.names import HostNames, nameservers
 from rampart_seccomp.broker.ownfiles import harness_code
 from rampart_seccomp.broker.questions import Approver, Questions
 from rampart_seccomp.broker.session import Session
+from rampart_seccomp.cache import cache_directories
 from rampart_seccomp.calls.shim import checked, lib
 from rampart_seccomp.calls.stillness import Stillness
 from rampart_seccomp.errors import AuditError, BrokerClosed
 from rampart_seccomp.events import Operation
-from rampart_seccomp.kernel.filter import Filter, cache_directories, load_filter
+from rampart_seccomp.kernel.filter import Filter, load_filter
 from rampart_seccomp.kernel.probes import signal_scope
 from rampart_seccomp.kernel.traps import Traps
 from rampart_seccomp.launch import protocol

@@ -7,6 +7,7 @@ before its first instruction (`Expected`, `Verifier`).
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fnmatch
 import functools
@@ -33,7 +34,8 @@ _INTERPRETERS_MAX = 5  # fs/exec.c: exec_binprm
 _VECTOR_SMALL = 64 * 1024
 _VECTOR_MAX = 6 << 20  # the kernel's upper bound: 3/4 of _STK_LIM
 _LOADER_NAMES = ("ld-*.so*", "ld.so*", "ld64.so*", "libc.musl-*.so*")
-_LOADER_PLACES = ("/lib*", "/lib*/*", "/usr/lib*", "/usr/lib*/*")
+_LOADER_STARTS = ("ld", "libc.musl-")
+_LOADER_PLACES = ("/lib*", "/lib*/*-linux-*", "/usr/lib*", "/usr/lib*/*-linux-*")
 
 
 @attrs.frozen
@@ -285,13 +287,24 @@ def _interpreter(
 @functools.cache
 def _system_loaders() -> frozenset[tuple[int, int]]:
     """The dynamic loaders in the places of the system, by device and inode."""
+    places = {os.path.realpath(place) for pattern in _LOADER_PLACES for place in glob.glob(pattern)}
     found = set()
-    for place in _LOADER_PLACES:
-        for name in _LOADER_NAMES:
-            for path in glob.glob(f"{place}/{name}"):
-                about = os.stat(path)
+    for place in places:
+        try:
+            names = os.listdir(place)
+        except OSError:
+            continue  # no directory
+        for name in filter(_is_loader_name, names):
+            with contextlib.suppress(OSError):  # a link that leads nowhere
+                about = os.stat(os.path.join(place, name))
                 found.add((about.st_dev, about.st_ino))
     return frozenset(found)
+
+
+def _is_loader_name(name: str) -> bool:
+    # The start first: the directories of libraries are long, and every pattern takes its time.
+    starts = name.startswith(_LOADER_STARTS)
+    return starts and any(fnmatch.fnmatchcase(name, pattern) for pattern in _LOADER_NAMES)
 
 
 def _is_loader(pin: Pin, named: bytes | None) -> bool:
@@ -299,7 +312,7 @@ def _is_loader(pin: Pin, named: bytes | None) -> bool:
     if (pin.dev, pin.ino) in _system_loaders():
         return True
     names = {os.path.basename(path) for path in (pin.path, named) if path is not None}
-    return any(fnmatch.fnmatchcase(os.fsdecode(name), glob_) for name in names for glob_ in _LOADER_NAMES)
+    return any(_is_loader_name(os.fsdecode(name)) for name in names)
 
 
 def _load(call: ExecCall, argv: tuple[bytes, ...], events: list[ExecEvent]) -> None:

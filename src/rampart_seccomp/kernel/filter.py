@@ -12,25 +12,23 @@ import functools
 import hashlib
 import operator
 import os
-import pwd
-import secrets
-import stat
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import attrs
 
+from rampart_seccomp.cache import Cache
 from rampart_seccomp.errors import FilterError, LibraryMissing
 from rampart_seccomp.kernel import bpf, entries, ioctls, libseccomp, proof, sockets, syscalls
 from rampart_seccomp.kernel.entries import Classified, Disposition, Match, Syscall
 from rampart_seccomp.kernel.traps import STRICTEST, Traps
 
-__all__ = ["Filter", "build_filter", "cache_directories", "load_filter"]
+__all__ = ["Filter", "build_filter", "load_filter"]
 
-_MAGIC = b"rampart-seccomp filter\n"
 _INSTRUCTION = 8  # sizeof(struct sock_filter)
-_KEPT = 30 * 24 * 3600  # seconds
+
+CACHE = Cache("bpf")
+"""Filters built before; none is believed without a proof."""
 
 
 @attrs.frozen
@@ -127,22 +125,6 @@ def build_filter(traps: Traps = STRICTEST) -> bytes:
     return program
 
 
-def cache_directories() -> list[bytes]:
-    """Name the directories that built filters are kept in; they need not exist.
-
-    Returns:
-        The one in use first: ``$XDG_CACHE_HOME/rampart-seccomp``, or ``~/.cache/rampart-seccomp`` where that
-        is unset or relative (XDG Base Directory Specification). Then the latter, if it is another, which is
-        in use when the variable is not set.
-    """
-    home = os.environb.get(b"HOME", b"")
-    if not home.startswith(b"/"):
-        home = os.fsencode(pwd.getpwuid(os.geteuid()).pw_dir)
-    bases = [os.environb.get(b"XDG_CACHE_HOME", b""), os.path.join(home, b".cache")]
-    found = [os.path.join(base, b"rampart-seccomp") for base in bases if base.startswith(b"/")]
-    return list(dict.fromkeys(found))
-
-
 def _key(traps: Traps) -> str:
     """Give the SHA-256, in hex, of all that a filter depends on: table, library, machine and this code."""
     digest = hashlib.sha256(f"{syscalls.fingerprint(traps)} {libseccomp.version()}\n".encode())
@@ -151,87 +133,6 @@ def _key(traps: Traps) -> str:
         with open(str(path), "rb") as source:
             digest.update(hashlib.sha256(source.read()).digest())
     return digest.hexdigest()
-
-
-def _own(status: os.stat_result, kind: int) -> bool:
-    """Tell whether an object is of a kind (``S_IFREG``, ``S_IFDIR``), ours, and closed to everybody else."""
-    return (
-        stat.S_IFMT(status.st_mode) == kind
-        and status.st_uid == os.geteuid()
-        and not stat.S_IMODE(status.st_mode) & 0o077
-    )
-
-
-def _open_directory(path: bytes) -> int | None:
-    """Open the cache directory, made if needed; None if it cannot be trusted or does not exist."""
-    try:
-        os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-        os.mkdir(path, 0o700)
-    except OSError:
-        pass  # it exists, or the open fails in its turn
-    try:
-        directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        return None
-    if _own(os.fstat(directory), stat.S_IFDIR):
-        return directory
-    os.close(directory)
-    return None
-
-
-def _sealed(key: str, program: bytes) -> bytes:
-    return _MAGIC + hashlib.sha256(key.encode() + program).hexdigest().encode() + b"\n" + program
-
-
-def _read(directory: int, name: str, key: str, traps: Traps) -> bytes | None:
-    """Read a cached program; None if there is none, or it is not whole, not ours, stale or wrong."""
-    try:
-        file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
-    except OSError:
-        return None
-    with open(file, "rb") as stream:
-        if not _own(os.fstat(file), stat.S_IFREG):
-            return None
-        content = stream.read(1 << 20)
-    program = content[len(_sealed(key, b"")) :]
-    if content != _sealed(key, program):
-        return None
-    try:
-        proof.verify(program, traps)
-    except FilterError:
-        return None
-    return program
-
-
-def _write(directory: int, name: str, content: bytes) -> None:
-    """Put a file into the cache, whole or not at all; a cache that cannot be written is no error."""
-    temporary = f".{name}.{secrets.token_hex(8)}"
-    try:
-        file = os.open(
-            temporary,
-            os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC,
-            0o600,
-            dir_fd=directory,
-        )
-    except OSError:
-        return
-    try:
-        with open(file, "wb") as stream:
-            stream.write(content)
-        os.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
-    except OSError:
-        os.unlink(temporary, dir_fd=directory)
-
-
-def _prune(directory: int) -> None:
-    """Remove filters of other versions, and unfinished files, that nobody has written for a month."""
-    limit = time.time() - _KEPT
-    for name in os.listdir(directory):
-        try:
-            if ".bpf" in name and os.stat(name, dir_fd=directory, follow_symlinks=False).st_mtime < limit:
-                os.unlink(name, dir_fd=directory)
-        except OSError:
-            continue  # somebody else was faster, or it is no file
 
 
 def load_filter(traps: Traps = STRICTEST) -> Filter:
@@ -248,17 +149,17 @@ def load_filter(traps: Traps = STRICTEST) -> Filter:
         FilterError: See `build_filter`.
         KernelSupportError: There is no table for this type of machine.
     """
-    directory = _open_directory(cache_directories()[0])
-    if directory is None:
-        return Filter(build_filter(traps))
+    key = _key(traps)
+    program = CACHE.find(key)
+    if program is None or not _proven(program, traps):
+        program = build_filter(traps)
+        CACHE.keep(key, program)
+    return Filter(program)
+
+
+def _proven(program: bytes, traps: Traps) -> bool:
     try:
-        key = _key(traps)
-        name = f"{key[:32]}.bpf"
-        program = _read(directory, name, key, traps)
-        if program is None:
-            program = build_filter(traps)
-            _write(directory, name, _sealed(key, program))
-            _prune(directory)
-        return Filter(program)
-    finally:
-        os.close(directory)
+        proof.verify(program, traps)
+    except FilterError:
+        return False
+    return True

@@ -6,18 +6,27 @@ are bounded, so that no text can do harm.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import attrs
 
+from rampart_seccomp.cache import Cache
 from rampart_seccomp.errors import PolicyError
 
 __all__ = ["Items", "Node", "Pairs", "Scalar", "read"]
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 12
+
+CACHE = Cache("tree")
+"""Documents that were read before, without their errors: one that has some is read again."""
+
+_FORM = b"1\n"
+"""To be changed with what this module makes of a text."""
 
 Plain = str | int | float | bool | None
 
@@ -71,11 +80,47 @@ def read(text: str, file: str) -> Node:
         text: The document.
         file: Its name, for errors.
 
+    What was read before is taken from the cache.
+
     Raises:
         PolicyError: It is not YAML, or YAML that has no place in a policy.
     """
-    if len(text.encode(errors="surrogatepass")) > MAX_BYTES:
+    raw = text.encode(errors="surrogatepass")
+    if len(raw) > MAX_BYTES:
         raise PolicyError(f"the file is larger than {MAX_BYTES // 1024} KiB", file=file)
+    key = hashlib.sha256(_FORM + raw).hexdigest()
+    known = CACHE.find(key)
+    if known is not None:
+        return _thawed(json.loads(known))
+    node = _parsed(text, file)
+    CACHE.keep(key, json.dumps(_frozen(node)).encode())
+    return node
+
+
+def _frozen(node: Node) -> list[Any]:
+    """Give a tree as JSON has it."""
+    if isinstance(node, Scalar):
+        return [node.line, node.text, node.value]
+    if isinstance(node, Items):
+        return [node.line, [_frozen(item) for item in node.items]]
+    return [node.line, [[_frozen(key), _frozen(value)] for key, value in node.pairs], None, None]
+
+
+def _thawed(frozen: list[Any]) -> Node:
+    line, content, *value = frozen
+    if len(value) == 1:
+        return Scalar(content, value[0], line)
+    if not value:
+        return Items(tuple(map(_thawed, content)), line)
+    pairs = []
+    for key, node in content:
+        name = _thawed(key)
+        assert isinstance(name, Scalar)
+        pairs.append((name, _thawed(node)))
+    return Pairs(tuple(pairs), line)
+
+
+def _parsed(text: str, file: str) -> Node:
     # Imported here, since importing it costs more than most policies do.
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
