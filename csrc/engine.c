@@ -348,15 +348,17 @@ static void look(struct rs_engine *engine, uint64_t *done_before)
 {
     const int64_t now = held_clock();
     const uint64_t done = atomic_load(&engine->answered) + atomic_load(&engine->asked);
+    int moving = 0; /* threads that receive, or have begun a call not long ago: a busy machine stops no one */
     for (unsigned i = 0; i < engine->workers_count; i++) {
         struct rs_worker *worker = &engine->workers[i];
         const int64_t since = atomic_load(&worker->since);
         const pid_t tid = atomic_load(&worker->tid);
+        moving += tid >= 0 && (!since || now - since <= PATIENCE);
         if (since && now - since > PATIENCE && tid > 0 &&
             rs_notif_valid(engine->listener, atomic_load(&worker->id)) < 0)
             (void)rs_interrupt(tid);
     }
-    if (atomic_load(&engine->receiving) == 0 && done == *done_before)
+    if (!moving && atomic_load(&engine->receiving) == 0 && done == *done_before)
         (void)add_worker(engine); /* none to be had: those that are there come to it in time */
     *done_before = done;
 }
