@@ -66,6 +66,7 @@ def judge(figures: Sequence[Figure]) -> list[Goal]:
         ({"beside waiting"}, _beside_waiting),
         ({"calls", "workloads"}, _peers),
         ({"start-up"}, _startup),
+        ({"verified"}, _verified),
         ({"soak"}, _soak),
     ):
         if families & measured:
@@ -172,6 +173,18 @@ def _startup(figures: Sequence[Figure]) -> Iterable[Goal]:
     yield Goal(
         f"{startup.COMMAND} by the command line, warm cache", cli.median if cli else None, 100.0, unit="ms"
     )
+
+
+def _verified(figures: Sequence[Figure]) -> Iterable[Goal]:
+    what = "vfork, execve, wait"
+    found = {mode: find(figures, "verified", what, mode) for mode in ("bare", "stopped", "verified")}
+    bare, stopped, verified = (None if each is None else each.median for each in found.values())
+    remains, detail = None, ""
+    if bare and stopped and verified:
+        kernel = stopped - bare
+        remains = (verified - kernel) / bare
+        detail = f"{verified:.1f} us less {kernel:.1f} us; {bare:.1f} us; plainly {verified / bare:.3g}x"
+    yield Goal("verified exec less the kernel's own stop, beside bare", remains, 1.15, detail=detail)
 
 
 def _soak(figures: Sequence[Figure]) -> Iterable[Goal]:
