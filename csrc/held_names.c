@@ -68,11 +68,23 @@ static enum rs_outcome finish(struct rs_held *held, const struct rs_effects *eff
     return rc < 0 ? held_fail(held, -rc) : held_reply(held, 0);
 }
 
-enum rs_outcome held_remove(struct rs_held *held, int dirfd, uint64_t address, int flags)
+/* What is done to one entry. */
+struct change {
+    enum rs_operation operation; /* RS_DELETE of what is there, RS_CREATE of a directory that is not */
+    int flags;                   /* of unlinkat(2) */
+    mode_t mode;
+};
+
+static int carry_out(const struct change *change, const struct rs_identity *as, const struct rs_pin *pin)
 {
-    if (flags & ~AT_REMOVEDIR)
-        return RS_QUESTION;
-    const struct rs_identity *as = held_rights(held);
+    if (change->operation == RS_DELETE)
+        return rs_unlink(as, pin->parent, pin->name, change->flags);
+    return rs_mkdir(as, pin->parent, pin->name, change->mode);
+}
+
+static enum rs_outcome change_entry(struct rs_held *held, const struct rs_identity *as, int dirfd, uint64_t address,
+                                    const struct change *change)
+{
     if (!as)
         return RS_QUESTION;
     PIN_CLOSING struct rs_pin pin = {.object = -1, .parent = -1};
@@ -80,48 +92,36 @@ enum rs_outcome held_remove(struct rs_held *held, int dirfd, uint64_t address, i
     enum rs_outcome outcome = pin_entry(held, as, dirfd, address, &pin, &pinned);
     if (!pinned)
         return outcome;
-    if (pin.flags & RS_PIN_MISSING)
-        return held_fail(held, ENOENT);
-    struct rs_effects effects = {.count = 0};
+    const int missing = (pin.flags & RS_PIN_MISSING) != 0;
+    if (missing != (change->operation == RS_CREATE))
+        return held_fail(held, missing ? ENOENT : EEXIST);
+    struct rs_effects effects;
     int length = name_of(held, &pin, effects.path, sizeof effects.path);
     if (length < 0)
         return RS_QUESTION;
     effects.length = (size_t)length;
-    held_add(&effects, RS_DELETE);
+    effects.count = 0;
+    held_add(&effects, change->operation);
     outcome = held_judge(held, &effects, &allowed);
     if (!allowed)
         return outcome;
     if (rs_names_share(held->engine->names) < 0)
         return RS_QUESTION;
-    int rc = as_judged(held, &pin, &effects) ? rs_unlink(as, pin.parent, pin.name, flags) : -ESTALE;
+    int rc = as_judged(held, &pin, &effects) ? carry_out(change, as, &pin) : -ESTALE;
     (void)rs_names_release(held->engine->names);
     return finish(held, &effects, rc);
 }
 
+enum rs_outcome held_remove(struct rs_held *held, int dirfd, uint64_t address, int flags)
+{
+    const struct change change = {.operation = RS_DELETE, .flags = flags};
+    if (flags & ~AT_REMOVEDIR)
+        return RS_QUESTION;
+    return change_entry(held, held_rights(held), dirfd, address, &change);
+}
+
 enum rs_outcome held_make_directory(struct rs_held *held, int dirfd, uint64_t address, uint64_t mode)
 {
-    const struct rs_identity *as = held_identity(held, 1);
-    if (!as)
-        return RS_QUESTION;
-    PIN_CLOSING struct rs_pin pin = {.object = -1, .parent = -1};
-    int pinned, allowed;
-    enum rs_outcome outcome = pin_entry(held, as, dirfd, address, &pin, &pinned);
-    if (!pinned)
-        return outcome;
-    if (!(pin.flags & RS_PIN_MISSING))
-        return held_fail(held, EEXIST);
-    struct rs_effects effects = {.count = 0};
-    int length = name_of(held, &pin, effects.path, sizeof effects.path);
-    if (length < 0)
-        return RS_QUESTION;
-    effects.length = (size_t)length;
-    held_add(&effects, RS_CREATE);
-    outcome = held_judge(held, &effects, &allowed);
-    if (!allowed)
-        return outcome;
-    if (rs_names_share(held->engine->names) < 0)
-        return RS_QUESTION;
-    int rc = as_judged(held, &pin, &effects) ? rs_mkdir(as, pin.parent, pin.name, (mode_t)(mode & 07777)) : -ESTALE;
-    (void)rs_names_release(held->engine->names);
-    return finish(held, &effects, rc);
+    const struct change change = {.operation = RS_CREATE, .mode = (mode_t)(mode & 07777)};
+    return change_entry(held, held_identity(held, 1), dirfd, address, &change);
 }

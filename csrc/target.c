@@ -225,10 +225,10 @@ int rs_target_copy_fd(int target, pid_t tid, int fd)
     return rs_result(syscall(SYS_pidfd_getfd, pidfd, fd, 0));
 }
 
-/* Parent of a process, or -errno. */
-static pid_t parent_of(pid_t pid)
+/* Parent of a process, and its start in clock ticks since boot (proc_pid_stat(5)). */
+int rs_stat(pid_t pid, pid_t *parent, uint64_t *start)
 {
-    char path[32], text[512];
+    char path[40], text[1024];
     (void)snprintf(path, sizeof path, "/proc/%d/stat", pid);
     RS_CLOSING int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
@@ -237,12 +237,16 @@ static pid_t parent_of(pid_t pid)
     if (got <= 0)
         return got < 0 ? -errno : -ESRCH;
     text[got] = 0;
-    /* "pid (comm) state ppid": comm may hold anything, so look from the last bracket. */
-    char *bracket = strrchr(text, ')');
-    int parent;
-    if (!bracket || sscanf(bracket + 1, " %*c %d", &parent) != 1)
-        return -ESRCH;
-    return parent;
+    /* "pid (comm) state ppid ...": comm may hold anything, so count from the last bracket. */
+    const char *at = strrchr(text, ')');
+    unsigned long long ticks;
+    int ppid;
+    if (!at || sscanf(at + 1, " %*c %d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu",
+                      &ppid, &ticks) != 2)
+        return -EPROTO;
+    *parent = ppid;
+    *start = ticks;
+    return 0;
 }
 
 /* How many seccomp filters a process has (proc_pid_status(5)), or -errno. */
@@ -284,7 +288,11 @@ int rs_in_tree(pid_t pid, pid_t launcher)
     for (int attempt = 0; attempt < 3; attempt++) {
         pid_t at = pid;
         for (int depth = 0; depth < 4096; depth++) {
-            pid_t parent = parent_of(at);
+            uint64_t start;
+            pid_t parent;
+            int rc = rs_stat(at, &parent, &start);
+            if (rc < 0)
+                parent = rc;
             if (parent == launcher)
                 return is_filtered(pid, launcher);
             if (parent < 0 && at == pid)

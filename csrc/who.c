@@ -22,30 +22,6 @@ struct rs_who_process {
     uint64_t dev, ino; /* of the image */
 };
 
-/* Parent, and start in clock ticks since boot (proc_pid_stat(5)). */
-static int read_stat(pid_t pid, pid_t *parent, uint64_t *start)
-{
-    char path[40], text[1024];
-    (void)snprintf(path, sizeof path, "/proc/%d/stat", pid);
-    RS_CLOSING int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return -errno;
-    ssize_t got = read(fd, text, sizeof text - 1);
-    if (got <= 0)
-        return got < 0 ? -errno : -ESRCH;
-    text[got] = 0;
-    /* "pid (comm) state ppid ...": comm may hold anything, so count from the last bracket. */
-    const char *at = strrchr(text, ')');
-    unsigned long long ticks;
-    int ppid;
-    if (!at || sscanf(at + 1, " %*c %d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu",
-                      &ppid, &ticks) != 2)
-        return -EPROTO;
-    *parent = ppid;
-    *start = ticks;
-    return 0;
-}
-
 static size_t padded(size_t size)
 {
     return (size + 7) & ~(size_t)7;
@@ -63,7 +39,7 @@ int64_t rs_describe(pid_t pid, pid_t launcher, char *buffer, size_t size)
         struct rs_who_process one = {.pid = at};
         char link[40], path[PATH_MAX];
         struct stat st;
-        int rc = read_stat(at, &parent, &one.start);
+        int rc = rs_stat(at, &parent, &one.start);
         if (rc < 0) {
             if (at == pid)
                 return rc;
