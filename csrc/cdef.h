@@ -30,7 +30,12 @@ int rs_target_memory(int target);
 int64_t rs_memory_write(int memory, uint64_t address, const char *buffer, size_t size);
 int rs_target_base(int target, int dirfd);
 int rs_target_copy_fd(int target, pid_t tid, int fd);
+int rs_stat(pid_t pid, pid_t *parent, uint64_t *start);
 int rs_in_tree(pid_t pid, pid_t launcher);
+
+/* who.c */
+#define RS_WHO_ROOM ...
+int64_t rs_describe(pid_t pid, pid_t launcher, char *buffer, size_t size);
 
 /* identity.c */
 #define RS_GROUPS_MAX 1024

@@ -23,6 +23,9 @@ int rs_names_hold(struct rs_names *names);  /* alone: names move, or must not ch
 int rs_names_share(struct rs_names *names); /* with others that add or remove single entries */
 int rs_names_release(struct rs_names *names);
 
+/* who.c: the process and its ancestors, as records have them; see there. -ESRCH, -E2BIG; size is RS_WHO_ROOM. */
+int64_t rs_describe(pid_t pid, pid_t launcher, char *buffer, size_t size);
+
 #define RS_RECORD_ALL 1      /* keep records of allowed calls, too */
 #define RS_RECORD_REQUIRED 2 /* deny what finds no room for its record; else that is a question */
 

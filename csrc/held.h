@@ -150,9 +150,6 @@ char *held_buffer(struct rs_held *held);
 /* engine.c: to be asked before anything that may wait for others; -EAGAIN if nobody would be left to receive. */
 int held_may_block(struct rs_held *held);
 
-/* who.c */
-int64_t rs_describe(pid_t pid, pid_t launcher, char *buffer, size_t size);
-
 /* held_open.c, held_names.c, held_sockets.c */
 enum rs_outcome held_open(struct rs_held *held, int dirfd, uint64_t path, uint64_t flags, uint64_t mode);
 enum rs_outcome held_remove(struct rs_held *held, int dirfd, uint64_t path, int flags);

@@ -25,7 +25,7 @@ struct rs_record {
 };
 
 #define RS_PATH_ROOM (PATH_MAX + NAME_MAX + 2)
-#define RS_WHO_ROOM 24576
+#define RS_WHO_ROOM 32768
 /* The longest record. */
 #define RS_RECORD_ROOM (sizeof(struct rs_record) + RS_PATH_ROOM + RS_WHO_ROOM + 16)
 

@@ -9,7 +9,7 @@
 #include <stdio.h>
 
 #define ANCESTORS_MAX 32
-#define ARGV_MAX 8192
+#define ARGV_MAX 16384
 
 struct rs_who {
     uint32_t processes, argv;

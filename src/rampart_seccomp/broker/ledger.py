@@ -13,6 +13,7 @@ from rampart_seccomp.broker.denials import Decided, Denial, bounded
 from rampart_seccomp.broker.engine import Engine
 from rampart_seccomp.broker.judge import Judge, Judgement
 from rampart_seccomp.broker.lineage import Lineage
+from rampart_seccomp.broker.processes import acting
 from rampart_seccomp.broker.records import Record, read_records
 from rampart_seccomp.events import ConnectEvent, Event, FileEvent, Operation, Process
 
@@ -171,17 +172,8 @@ class Ledger:
     def _process(self, record: Record) -> Process | None:
         if not record.processes:
             return None
-        acting = record.processes[0]
         standing = None if self._lineage is None else self._lineage.standing_then(record.processes)
-        return Process(
-            pid=record.tgid,
-            tid=record.tid,
-            start_time=acting.start_time,
-            executable=acting.path,
-            argv=record.argv,
-            ancestry=tuple(process.path or b"?" for process in record.processes[1:]),
-            lineage=None if standing is None else standing.lineage,
-        )
+        return acting(record.tgid, record.tid, record.processes, record.argv, standing)
 
     def _keep(self, number: int, judgement: Judgement, error: int | None) -> None:
         verdict = "allow" if judgement.allowed else "deny"

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 import attrs
 
 from rampart_seccomp.broker.records import Acting
+from rampart_seccomp.calls.shim import ffi, lib
 from rampart_seccomp.events import Program
 from rampart_seccomp.launch.protocol import Child
 
@@ -210,12 +211,10 @@ class Lineage:
 
 def _stat(pid: int) -> tuple[int | None, int | None]:
     """Start in clock ticks since boot, and parent (proc_pid_stat(5)); None where there is no such process."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
-        return int(fields[19]), int(fields[1])
-    except (OSError, IndexError, ValueError):
+    parent, start = ffi.new("pid_t *"), ffi.new("uint64_t *")
+    if lib.rs_stat(pid, parent, start) < 0:
         return None, None
+    return int(start[0]), int(parent[0])
 
 
 def _runs(pid: int, start: int, image: tuple[int, int] | None) -> bool:

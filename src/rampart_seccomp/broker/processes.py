@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Sequence
 
-from rampart_seccomp.broker.lineage import Lineage
+from rampart_seccomp.broker.lineage import Lineage, Standing
+from rampart_seccomp.broker.records import Acting, read_who
 from rampart_seccomp.calls.notification import Notification
+from rampart_seccomp.calls.shim import ffi, lib
 from rampart_seccomp.events import Process
 
-__all__ = ["describe", "is_stopped"]
-
-_ANCESTORS_MAX = 32
-_CMDLINE_MAX = 16384  # bytes that go on record
+__all__ = ["acting", "describe", "is_stopped"]
 
 
 def describe(notification: Notification, lineage: Lineage | None = None) -> Process:
@@ -27,20 +26,36 @@ def describe(notification: Notification, lineage: Lineage | None = None) -> Proc
         pid = notification.tgid
     except OSError:
         return Process(pid=notification.tid, tid=notification.tid)
+    buffer = ffi.new("char[]", lib.RS_WHO_ROOM)
+    size = lib.rs_describe(pid, notification.launcher, buffer, lib.RS_WHO_ROOM)
+    processes, argv = read_who(ffi.buffer(buffer, size)[:]) if size > 0 else ((), ())
     standing = None if lineage is None else lineage.standing(pid)
-    parent, start = _stat(pid)
-    ancestry: list[bytes] = []
-    while parent not in (None, 0, 1, notification.launcher) and len(ancestry) < _ANCESTORS_MAX:
-        assert parent is not None
-        ancestry.append(_image(parent) or b"?")
-        parent, _ = _stat(parent)
+    return acting(pid, notification.tid, processes, argv, standing)
+
+
+def acting(
+    pid: int,
+    tid: int,
+    processes: Sequence[Acting],
+    argv: tuple[bytes, ...],
+    standing: Standing | None,
+) -> Process:
+    """Put together what is known of who acts.
+
+    Args:
+        pid: The process.
+        tid: The thread.
+        processes: The process and its ancestors, the nearest first; empty if nothing could be read.
+        argv: Its command line.
+        standing: What it was verified to be; None if that is not known.
+    """
     return Process(
         pid=pid,
-        tid=notification.tid,
-        start_time=start,
-        executable=_image(pid),
-        argv=_command_line(pid),
-        ancestry=tuple(ancestry),
+        tid=tid,
+        start_time=processes[0].start_time if processes else None,
+        executable=processes[0].path if processes else None,
+        argv=argv,
+        ancestry=tuple(process.path or b"?" for process in processes[1:]),
         lineage=None if standing is None else standing.lineage,
     )
 
@@ -52,29 +67,3 @@ def is_stopped(pid: int) -> bool:
             return file.read().rpartition(b")")[2].split()[0] == b"T"
     except (OSError, IndexError):
         return False
-
-
-def _stat(pid: int) -> tuple[int | None, int | None]:
-    """Parent, and start time in clock ticks since boot (proc(5))."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
-        return int(fields[1]), int(fields[19])
-    except (OSError, IndexError, ValueError):
-        return None, None
-
-
-def _image(pid: int) -> bytes | None:
-    try:
-        return os.readlink(f"/proc/{pid}/exe".encode())
-    except OSError:
-        return None
-
-
-def _command_line(pid: int) -> tuple[bytes, ...]:
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            raw = file.read(_CMDLINE_MAX)
-    except OSError:
-        return ()
-    return tuple(raw.removesuffix(b"\0").split(b"\0")) if raw else ()

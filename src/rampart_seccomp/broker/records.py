@@ -11,7 +11,7 @@ from rampart_seccomp.calls.shim import lib
 from rampart_seccomp.events import Operation
 from rampart_seccomp.kernel.syscalls import name_of
 
-__all__ = ["Acting", "Record", "read_records"]
+__all__ = ["Acting", "Record", "read_records", "read_who"]
 
 _OPERATIONS = tuple(Operation)
 
@@ -82,7 +82,7 @@ def read_records(raw: bytes) -> Iterator[Record]:
             tid, tgid, call, error, operation, port,
         ) = _RECORD.unpack_from(raw, at)  # fmt: skip
         start = at + _RECORD.size
-        processes, argv = _read_who(raw[start + path_size : start + path_size + who_size])
+        processes, argv = read_who(raw[start + path_size : start + path_size + who_size])
         yield Record(
             number=number,
             serial=serial,
@@ -102,7 +102,8 @@ def read_records(raw: bytes) -> Iterator[Record]:
         at += size
 
 
-def _read_who(raw: bytes) -> tuple[tuple[Acting, ...], tuple[bytes, ...]]:
+def read_who(raw: bytes) -> tuple[tuple[Acting, ...], tuple[bytes, ...]]:
+    """Read what ``rs_describe`` gave: a process and its ancestors, and its argument vector."""
     if not raw:
         return (), ()
     count, argv_size = _WHO.unpack_from(raw)
