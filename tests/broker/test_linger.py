@@ -21,7 +21,10 @@ pytestmark = pytest.mark.core
 EVERYTHING = rampart.allow(["read", "write", "exec", "connect", "listen"], name="everything")
 LINGERING = rampart.Policy(rules=[EVERYTHING], linger=True)
 # Leaves a daemon behind, says its pid, and ends.
-LEAVE = "setsid sh -c 'echo $$; exec sleep 876 >&- 2>&-' & wait_for=$!; sleep 0.1; exit 3"
+LEAVE = (
+    "said=$(mktemp -u); setsid sh -c 'echo $$; : > '$said'; exec sleep 876 >&- 2>&-' & "
+    "until [ -e $said ]; do sleep 0.01; done; rm $said; exit 3"
+)
 
 
 def alive(pid: int) -> bool:
