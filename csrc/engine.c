@@ -297,6 +297,7 @@ static void *work(void *argument)
     return NULL;
 }
 
+/* With `watching` held. */
 static int add_worker(struct rs_engine *engine)
 {
     if (engine->workers_count == WORKERS_MAX)
@@ -521,13 +522,31 @@ int rs_engine_start(struct rs_engine *engine, unsigned threads)
     /* A target that wakes a thread then waits for it: better on its own processor. Linux 6.6; no harm without. */
     (void)ioctl(engine->listener, SECCOMP_IOCTL_NOTIF_SET_FLAGS, SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP);
     int rc = 0;
+    /* The first may add others already, while the last are not there yet. */
+    (void)pthread_mutex_lock(&engine->watching);
     for (unsigned i = 0; i < threads && rc == 0; i++)
         rc = add_worker(engine);
+    (void)pthread_mutex_unlock(&engine->watching);
     if (rc == 0) {
         rc = -pthread_create(&engine->watch, NULL, watch, engine);
         engine->watch_there = rc == 0;
     }
     return rc;
+}
+
+/* Interrupt the threads that have not ended; how many there are. A call at work may still add one. */
+static unsigned interrupt_workers(struct rs_engine *engine)
+{
+    unsigned running = 0;
+    (void)pthread_mutex_lock(&engine->watching);
+    for (unsigned i = 0; i < engine->workers_count; i++) {
+        const pid_t tid = atomic_load(&engine->workers[i].tid);
+        running += tid != -1;
+        if (tid > 0)
+            (void)rs_interrupt(tid);
+    }
+    (void)pthread_mutex_unlock(&engine->watching);
+    return running;
 }
 
 int rs_engine_stop(struct rs_engine *engine)
@@ -539,16 +558,7 @@ int rs_engine_stop(struct rs_engine *engine)
         (void)pthread_mutex_unlock(&engine->watching);
         (void)pthread_join(engine->watch, NULL);
     }
-    for (int tries = 0;; tries++) {
-        unsigned running = 0;
-        for (unsigned i = 0; i < engine->workers_count; i++) {
-            const pid_t tid = atomic_load(&engine->workers[i].tid);
-            running += tid != -1;
-            if (tid > 0)
-                (void)rs_interrupt(tid);
-        }
-        if (running == 0)
-            break;
+    for (int tries = 0; interrupt_workers(engine) > 0; tries++) {
         if (tries == STOP_TRIES)
             return -EBUSY;
         /* Most end at once; one that is about to wait may miss the first signal. */

@@ -65,6 +65,8 @@ void rs_journal_drop(struct rs_journal *journal, unsigned count)
 /* The ring wraps within records, never within 8 bytes. */
 static void copy_in(struct rs_journal *journal, const char *bytes, size_t size)
 {
+    if (size == 0)
+        return; /* from NULL, perhaps, which memcpy(3) does not take */
     size_t at = (size_t)(journal->head % journal->size);
     size_t first = size < journal->size - at ? size : journal->size - at;
     memcpy(journal->ring + at, bytes, first);

@@ -8,6 +8,7 @@ from __future__ import annotations
 import compileall
 import json
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -223,6 +224,35 @@ def compiled(workspace: Path) -> Callable[..., Path]:
             )
             made[key] = program
         return made[key]
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def fuzzer(workspace: Path) -> Callable[..., Path]:
+    """Build a driver of tests/fuzz with sources of csrc/, under sanitizers; gives the program's path."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("needs a compiler")
+    flags = runpy.run_path(str(REPOSITORY / "csrc" / "build_shim.py"))
+    words = [compiler, *flags["COMPILE_ARGS"], *flags["WARNINGS"], "-Werror", "-g", "-pthread"]
+    words += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", f"-I{REPOSITORY / 'csrc'}"]
+    directory = Path(tempfile.mkdtemp(dir=workspace))
+    empty = ["-x", "c", "-", "-o", str(directory / "empty")]
+    if subprocess.run([*words, *empty], input="int main(void){return 0;}", text=True).returncode:
+        pytest.skip("no sanitizers")
+
+    def compile_once(made: Path, *what: str | Path) -> Path:
+        if not made.exists():
+            done = subprocess.run([*words, "-o", made, *what], capture_output=True, text=True)
+            assert done.stderr == ""
+        return made
+
+    def build(driver: str, sources: Sequence[str]) -> Path:
+        objects = [
+            compile_once(directory / f"{name}.o", "-c", REPOSITORY / "csrc" / name) for name in sources
+        ]
+        return compile_once(directory / driver, REPOSITORY / "tests" / "fuzz" / f"{driver}.c", *objects)
 
     return build
 

@@ -8,21 +8,7 @@
 
 #include <stdio.h>
 
-static uint64_t state;
-
-/* splitmix64 */
-static uint64_t number(void)
-{
-    uint64_t mixed = (state += 0x9e3779b97f4a7c15U);
-    mixed = (mixed ^ mixed >> 30) * 0xbf58476d1ce4e5b9U;
-    mixed = (mixed ^ mixed >> 27) * 0x94d049bb133111ebU;
-    return mixed ^ mixed >> 31;
-}
-
-static size_t below(size_t end)
-{
-    return (size_t)(number() % end);
-}
+#include "random.h"
 
 /* Change a byte, or a number that counts or refers; the header, where all the counts are, more often. */
 static void spoil(unsigned char *blob, size_t size)

@@ -7,9 +7,9 @@ import ipaddress
 import itertools
 import re
 import runpy
-import shutil
 import struct
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import attrs
@@ -37,7 +37,7 @@ from strategies import DIRECTORY, HOME
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted((ROOT / "examples" / "policies").glob("*.yaml"))
-COMPILER = shutil.which("cc") or shutil.which("gcc")
+TABLES = runpy.run_path(str(ROOT / "csrc" / "build_shim.py"))["TABLES"]
 
 PLACE = {"home": HOME, "directory": DIRECTORY}
 
@@ -591,40 +591,27 @@ class TestLoading:
             load(bytes(raw))
 
 
-@pytest.fixture(scope="module")
-def fuzzer(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The driver that spoils tables, with sanitizers."""
-    if COMPILER is None:
-        pytest.skip("needs a compiler")
-    flags = runpy.run_path(str(ROOT / "csrc" / "build_shim.py"))
-    program = str(tmp_path_factory.mktemp("fuzz") / "tables")
-    words = [*flags["COMPILE_ARGS"], *flags["WARNINGS"], "-Werror", "-g", f"-I{ROOT / 'csrc'}"]
-    words += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-    empty = ["-x", "c", "-", "-o", program]
-    if subprocess.run([COMPILER, *words, *empty], input="int main(void){return 0;}", text=True).returncode:
-        pytest.skip("no sanitizers")
-    sources = [str(ROOT / "tests" / "fuzz" / "tables.c")]
-    sources += [str(ROOT / "csrc" / name) for name in flags["TABLES"]]
-    built = subprocess.run([COMPILER, *words, "-o", program, *sources], capture_output=True, text=True)
-    assert built.stderr == ""
-    return program
+@pytest.fixture
+def spoiler(fuzzer: Callable[..., Path]) -> Path:
+    """The driver that spoils tables."""
+    return fuzzer("tables", TABLES)
 
 
 class TestSpoiled:
     """Whatever the loader is fed, memory is safe, and what it takes can be asked."""
 
-    def spoil(self, fuzzer: str, blobs: list[bytes], directory: Path, seed: int, count: int) -> None:
+    def spoil(self, spoiler: Path, blobs: list[bytes], directory: Path, seed: int, count: int) -> None:
         for place, raw in enumerate(blobs):
             (directory / str(place)).write_bytes(raw)
-        argv = [fuzzer, str(seed), str(count), *map(str, sorted(directory.iterdir()))]
+        argv = [str(spoiler), str(seed), str(count), *map(str, sorted(directory.iterdir()))]
         done = subprocess.run(argv, capture_output=True, text=True)
         assert (done.returncode, done.stderr) == (0, "")
         assert 0 < int(done.stdout) < count * len(blobs)
 
-    def test_a_little(self, fuzzer: str, blob: bytes, tmp_path: Path) -> None:
-        self.spoil(fuzzer, [blob], tmp_path, 1, 5_000)
+    def test_a_little(self, spoiler: Path, blob: bytes, tmp_path: Path) -> None:
+        self.spoil(spoiler, [blob], tmp_path, 1, 5_000)
 
     @pytest.mark.long
-    def test_a_lot(self, fuzzer: str, blob: bytes, tmp_path: Path) -> None:
+    def test_a_lot(self, spoiler: Path, blob: bytes, tmp_path: Path) -> None:
         agent = compile_tables(Policy.load("agent").matcher(**PLACE))
-        self.spoil(fuzzer, [blob, agent], tmp_path, 2, 300_000)
+        self.spoil(spoiler, [blob, agent], tmp_path, 2, 300_000)
