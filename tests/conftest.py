@@ -236,7 +236,7 @@ def fuzzer(workspace: Path) -> Callable[..., Path]:
         pytest.skip("needs a compiler")
     flags = runpy.run_path(str(REPOSITORY / "csrc" / "build_shim.py"))
     words = [compiler, *flags["COMPILE_ARGS"], *flags["WARNINGS"], "-Werror", "-g", "-pthread"]
-    words += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", f"-I{REPOSITORY / 'csrc'}"]
+    words += ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", f"-I{REPOSITORY / 'csrc'}"]
     directory = Path(tempfile.mkdtemp(dir=workspace))
     empty = ["-x", "c", "-", "-o", str(directory / "empty")]
     if subprocess.run([*words, *empty], input="int main(void){return 0;}", text=True).returncode:

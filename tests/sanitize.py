@@ -1,10 +1,10 @@
 """Run tests with the C code of the harness under sanitizers: ``./dev sanitize [address|thread] [PYTEST...]``.
 
-``address`` is AddressSanitizer with UndefinedBehaviorSanitizer, ``thread`` is ThreadSanitizer. The shim is
-built into a directory of its own under build/ and takes the place of the ordinary one in the process of pytest,
-and in what that forks. Launcher and programs are the ordinary ones: the runtime of a sanitizer, which has to be
-loaded before all else, is taken out of the environment again before anything is started. A report makes the run
-fail, whatever the tests say.
+``address`` is AddressSanitizer with UndefinedBehaviorSanitizer, ``thread`` is ThreadSanitizer. The shim
+is built into a directory of its own under build/ and takes the place of the ordinary one in the process
+of pytest, and in what that forks. Launcher and programs are the ordinary ones: the runtime of a
+sanitizer, which has to be loaded before all else, is taken out of the environment again before anything
+is started. A report makes the run fail, whatever the tests say.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def options(kind: str, reports: Path) -> dict[str, str]:
     """What the runtimes are told: to go on after a report, which lands in a file that begins so."""
     common = f"log_path={reports}:halt_on_error=0:handle_segv=1"
     if kind == "thread":
-        # CPython is not instrumented, so only what the shim calls of the C library counts. A forked child goes
-        # on without the other threads, as any child of a harness.
+        # CPython is not instrumented, so only what the shim calls of the C library counts. A forked child
+        # goes on without the other threads, as any child of a harness.
         return {"TSAN_OPTIONS": f"{common}:ignore_noninstrumented_modules=1:die_after_fork=0:exitcode=0"}
     # An interpreter frees little at its end.
     own = f"{common}:detect_leaks=0:detect_stack_use_after_return=1:exitcode=0"

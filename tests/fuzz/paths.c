@@ -13,6 +13,7 @@
 #include "random.h"
 
 #define LINKS 6
+#define CHAIN 46 /* links k00 to k45, each to the next, and the last to a directory: the kernel follows 40 */
 
 static const char *top; /* the absolute name of the tree */
 static struct rs_engine engine;
@@ -57,6 +58,9 @@ static void make_path(char *path, int long_names)
             const size_t long_name = NAME_MAX - 1 + below(3);
             memset(path + length, 'n', long_name);
             path[length += long_name] = 0;
+        } else if (below(12) == 0) {
+            const char name[] = {'k', '0', (char)('0' + below(10)), 0};
+            length = add(path, length, name);
         } else {
             length = add(path, length, names[below(sizeof names / sizeof *names)]);
         }
@@ -94,6 +98,17 @@ static void make_tree(void)
             if (below(3) != 0 && symlink(text[0] ? text : "a", path) < 0)
                 die("symlink", path, errno, 0);
         }
+    }
+}
+
+static void make_chain(void)
+{
+    for (int link = 0; link < CHAIN; link++) {
+        char name[16], next[16];
+        (void)snprintf(name, sizeof name, "k%02d", link);
+        (void)snprintf(next, sizeof next, "k%02d", link + 1);
+        if (symlink(link + 1 < CHAIN ? next : "a", name) < 0)
+            die("symlink", name, errno, 0);
     }
 }
 
@@ -177,6 +192,7 @@ int main(int argc, char **argv)
     base = rs_target_base(target, AT_FDCWD);
     if (base < 0)
         return 1;
+    make_chain();
     for (unsigned long done = 0, count = strtoul(argv[2], NULL, 10); done < count; done++) {
         char path[PATH_MAX];
         if (done % 50 == 0)

@@ -24,6 +24,7 @@ static int readable[PAGES];
 static int nothing; /* an empty file: a page of it is mapped, and cannot be read in any way */
 static int target;
 static int elsewhere; /* a spoiled pointer led to what else this process has: nothing is known about that */
+static uint64_t vector;   /* where pointers were put last */
 static unsigned long complete;
 
 static void die(const char *what)
@@ -82,8 +83,9 @@ static void change(void)
         for (size_t i = 0; i < length && is_readable(at + i); i++)
             *(char *)(uintptr_t)(at + i) = (char)fill;
     }
-    for (size_t pointers = below(12), at = somewhere(); pointers > 0; pointers--, at += sizeof(uint64_t)) {
-        uint64_t value = below(24) == 0 ? 0 : somewhere();
+    vector = somewhere();
+    for (size_t pointers = below(12), at = vector; pointers > 0; pointers--, at += sizeof(uint64_t)) {
+        uint64_t value = pointers == 1 || below(24) == 0 ? 0 : somewhere();
         if (is_readable(at) && is_readable(at + sizeof value - 1))
             memcpy((void *)(uintptr_t)at, &value, sizeof value);
     }
@@ -141,8 +143,11 @@ typedef int64_t model(uint64_t address, char *buffer, size_t size);
 
 static void compare(const char *what, reader *read_it, model *by_bytes, size_t room)
 {
-    const uint64_t address = somewhere();
-    const size_t size = some_size();
+    static char whole[2 * SPACE];
+    const uint64_t address = below(2) == 0 ? vector : somewhere();
+    const int64_t most = by_bytes(address, whole, sizeof whole);
+    /* About as much as is needed, often. */
+    const size_t size = most >= 0 && below(2) == 0 ? below((size_t)most + 64) : some_size();
     char *got = malloc(size ? size : 1), *expected = malloc(size ? size : 1);
     if (!got || !expected)
         die("malloc");

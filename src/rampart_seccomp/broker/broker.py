@@ -523,11 +523,11 @@ class Broker:
         """What cannot be recorded does not happen: from here on everything is denied."""
         if not self._audit_broken:
             self._audit_broken = True
-            self._report(f"rampart: everything is denied from here on: {failure}\n")
             with self._lock:
                 sessions = list(self._sessions)
             for session in sessions:
                 session.question_everything()
+            self._report(f"rampart: everything is denied from here on: {failure}\n")
 
     def _report(self, text: str) -> None:
         """Tell of a failure of the broker itself."""
