@@ -155,14 +155,25 @@ def test_a_needless_look_at_arguments_is_caught() -> None:
 
 def test_what_cannot_be_proven_is_refused() -> None:
     """A comparison of arguments by order, which libseccomp is known to get wrong, and too many paths."""
-    by_order = ((LOAD, 0, 0, 16), (GREATER, 0, 0, 5))
+    ioctl = next(number for number, entry in TABLE.items() if entry.name == "ioctl")
+    by_order = ((LOAD, 0, 0, 0), (EQUAL, 0, 2, ioctl), (LOAD, 0, 0, 16), (GREATER, 0, 0, 5))
     with pytest.raises(FilterError, match="something else than equality"):
         verify(assemble(*by_order) + PROGRAMS[STRICTEST])
     many = [step for bit in range(32) for step in ((LOAD, 0, 0, 24), (AND, 0, 0, 1 << bit), (EQUAL, 0, 0, 0))]
-    ioctl = next(number for number, entry in TABLE.items() if entry.name == "ioctl")
     many = [(LOAD, 0, 0, 0), (EQUAL, 0, len(many), ioctl), *many]
     with pytest.raises(FilterError, match="too many paths"):
         verify(assemble(*many) + PROGRAMS[STRICTEST])
+
+
+@pytest.mark.parametrize("number", [1025, 5000, 0x12345678, 0x40000400, 0x7FFFFFFE, 0xFFFFFFFD])
+def test_no_number_escapes(number: int) -> None:
+    """A single number that no call has is caught, wherever it lies, and so is a look at its bits."""
+    spared = ((LOAD, 0, 0, 0), (EQUAL, 0, 1, number), (RETURN, 0, 0, bpf.ALLOW))
+    with pytest.raises(FilterError, match=rf"number {number} .* returns 0x7fff0000"):
+        verify(assemble(*spared) + PROGRAMS[STRICTEST])
+    masked = ((LOAD, 0, 0, 0), (AND, 0, 0, ~number & INT), (EQUAL, 0, 1, 0), (RETURN, 0, 0, bpf.ALLOW))
+    with pytest.raises(FilterError, match="bit by bit"):
+        verify(assemble(*masked) + PROGRAMS[STRICTEST])
 
 
 @pytest.mark.parametrize("number", [0x40000003, 0xC00000B7, 0xC000003E, 0, 0xFFFFFFFF])

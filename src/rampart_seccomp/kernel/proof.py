@@ -1,7 +1,10 @@
 """The proof that a filter does what the table says, for all arguments.
 
 The filter is compiled by a library that is known to miscompile some comparisons, and may come from a cache.
-So nothing is installed before every path that a call can take through it has been followed: at a comparison
+So nothing is installed before every path that a call can take through it has been followed. At a comparison
+of the number all ways are taken, each with the range of numbers that go there. A range in which the table
+says the same of all numbers, whatever their arguments, must end in that answer without a look at arguments.
+A number whose arguments count is followed by itself: at a comparison
 of an argument both ways are taken, each with what it says about the argument, and at the end of a path the
 table must give the same answer for all the arguments that lead there. Masked equality is all that the table
 has for conditions and all that a filter may use on arguments, which keeps this exact.
@@ -10,7 +13,9 @@ has for conditions and all that a filter may use on arguments, which keeps this 
 from __future__ import annotations
 
 import errno
+import itertools
 import sys
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -25,7 +30,9 @@ from rampart_seccomp.kernel.traps import STRICTEST, Traps
 __all__ = ["verify"]
 
 _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 1, 4  # words of struct seccomp_data
-_STEPS_MAX = 100_000  # for one number; a filter of the table takes a few hundred
+_STEPS_MAX = 100_000  # for one number, or for all at once; a filter of the table takes a few thousand
+_OTHER_ABI = 0x40000000  # __X32_SYSCALL_BIT: with it, a number is another ABI's where there is one
+_NOTHING = (0,) * 6
 
 
 class _Condition(NamedTuple):
@@ -109,11 +116,20 @@ def _conditions(match: Match) -> list[_Condition]:
     return [_Condition(*half) for half in halves if half[1]]
 
 
-def _answers(known: _Known, cases: Sequence[Case], otherwise: int) -> Iterator[tuple[_Known, int]]:
+_Answer = tuple[list[_Condition], int]
+"""What all must hold, and what is returned then."""
+
+
+def _answer(case: Case) -> _Answer:
+    conditions = [condition for match in case.matches for condition in _conditions(match)]
+    return conditions, returned(Classified(case.disposition, case.errno))
+
+
+def _answers(known: _Known, cases: Sequence[_Answer], otherwise: int) -> Iterator[tuple[_Known, int]]:
     """Give what the table answers for the arguments of a path, split where it makes a difference."""
-    for at, case in enumerate(cases):
+    for at, (conditions, value) in enumerate(cases):
         here: _Known | None = known
-        for condition in (part for match in case.matches for part in _conditions(match)):
+        for condition in conditions:
             assert here is not None
             without = here.where_not(condition)
             here = here.where(condition)
@@ -122,7 +138,7 @@ def _answers(known: _Known, cases: Sequence[Case], otherwise: int) -> Iterator[t
             if without is not None:
                 yield from _answers(without, cases[at + 1 :], otherwise)
         if here is not None:
-            yield here, returned(Classified(case.disposition, case.errno))
+            yield here, value
             return
     yield known, otherwise
 
@@ -169,27 +185,78 @@ def _paths(program: Program, start: _Known, what: str) -> Iterator[tuple[_Known,
                 known = equal
 
 
-def _prove(program: Program, start: _Known, what: str, entry: Syscall | None, otherwise: int) -> None:
-    cases = entry.cases if entry else ()
-    name = entry.name if entry else None
-    for known, value, looked in _paths(program, start, what):
-        if looked and not cases:
-            raise FilterError(f"{what}: arguments are looked at without need", syscall=name)
+def _prove(program: Program, number: int, entry: Syscall, native: int) -> None:
+    """Prove what becomes of a call whose arguments count."""
+    start = _Known({_NUMBER: (INT, number), _ARCHITECTURE: (INT, native)}, ())
+    errnum = errno.ENOSYS if entry.disposition is Disposition.ABSENT else entry.errno
+    otherwise = returned(Classified(entry.disposition, errnum))
+    what = f"number {number} ({entry.name})"
+    cases = [_answer(case) for case in entry.cases]
+    for known, value, _ in _paths(program, start, what):
         for where, expected in _answers(known, cases, otherwise):
             if value != expected:
-                shown = ", ".join(f"{register:#x}" for register in where.example())
-                raise FilterError(
-                    f"{what} with ({shown}) returns {value:#010x}, the table says {expected:#010x}",
-                    syscall=name,
-                )
+                raise _wrong(what, where.example(), value, expected, entry.name)
+
+
+def _wrong(what: str, args: Sequence[int], value: int, expected: int, name: str | None) -> FilterError:
+    shown = ", ".join(f"{register:#x}" for register in args)
+    return FilterError(
+        f"{what} with ({shown}) returns {value:#010x}, the table says {expected:#010x}", syscall=name
+    )
+
+
+def _ranges(program: Program, native: int) -> Iterator[tuple[int, int, int | None]]:
+    """Follow all numbers at once: a comparison parts those that differ in it.
+
+    Args:
+        program: What is followed, until it returns or looks at an argument.
+        native: The architecture.
+
+    Returns:
+        All numbers, as ranges: the first, the last, and the return value; None if arguments are looked at.
+
+    Raises:
+        FilterError: Too many paths, or the number is looked at bit by bit.
+    """
+    waiting: list[tuple[int, int | None, int, int]] = [(0, 0, 0, INT)]
+    steps = 0
+    while waiting:
+        position, accumulator, first, last = waiting.pop()
+        while True:
+            steps += 1
+            if steps > _STEPS_MAX:
+                raise FilterError("the number: too many paths")
+            code, operand, then, otherwise = program[position]
+            position = then
+            if code == bpf.RETURN or (code == bpf.LOAD and operand > _ARCHITECTURE):
+                yield first, last, operand if code == bpf.RETURN else None
+                break
+            if code == bpf.LOAD:
+                accumulator = native if operand == _ARCHITECTURE else None  # None: the number
+            elif code == bpf.JUMP:
+                continue
+            elif accumulator is not None:
+                if code == bpf.AND:
+                    accumulator &= operand
+                elif not holds(code, accumulator, operand):
+                    position = otherwise
+            elif code in (bpf.AND, bpf.SET):
+                raise FilterError("the number is looked at bit by bit")
+            else:
+                low = operand + (code == bpf.GREATER)
+                high = operand if code == bpf.EQUAL else INT
+                parts = ((then, low, high), (otherwise, 0, low - 1), (otherwise, high + 1, INT))
+                for target, start, end in parts:
+                    if max(first, start) <= min(last, end):
+                        waiting.append((target, None, max(first, start), min(last, end)))
+                break
 
 
 def verify(program: bytes, traps: Traps = STRICTEST) -> None:
     """Prove that a program does on every call what the table says, and kills calls of other architectures.
 
     A call whose entry has no cases must be settled without a look at the arguments, so that the kernel can
-    answer it from its cache. Of the numbers that no call has, those are tried that the kernel could come to
-    use, and some at the borders.
+    answer it from its cache.
 
     Args:
         program: Array of ``struct sock_filter``, native endian.
@@ -201,16 +268,30 @@ def verify(program: bytes, traps: Traps = STRICTEST) -> None:
     decoded = decode(program)
     table = by_number(traps)
     native = architecture().audit
-    beyond = [INT, INT - 1, 0x80000000, 0x7FFFFFFF, 0xBFFFFFFF, 0x40000000, 0x3FFFFFFF]
-    numbers = [*range(max(1024, max(table) + 65)), *beyond, *(0x40000000 | nr for nr in range(1024))]
-    for nr in numbers:
-        entry = table.get(nr)
-        if entry is None:
-            otherwise = classify(nr, (0,) * 6, traps)
-        else:
-            number = errno.ENOSYS if entry.disposition is Disposition.ABSENT else entry.errno
-            otherwise = Classified(entry.disposition, number)
-        start = _Known({_NUMBER: (INT, nr), _ARCHITECTURE: (INT, native)}, ())
-        _prove(decoded, start, f"number {nr} ({name_of(nr)})", entry, returned(otherwise))
+    found = deque(sorted(_ranges(decoded, native)))
+    # Between two of these the table says the same of all numbers.
+    borders = sorted({0, _OTHER_ABI, INT, INT + 1, *table, *(number + 1 for number in table)})
+    for number, beyond in itertools.pairwise(borders):
+        entry = table.get(number)
+        expected = returned(classify(number, _NOTHING, traps))
+        while True:
+            first, last, value = found[0]
+            if entry is not None and entry.cases:
+                _prove(decoded, number, entry, native)
+            elif value != expected:
+                nr = max(number, first)
+                what, name = f"number {nr} ({name_of(nr)})", entry.name if entry else None
+                if value is None:
+                    raise FilterError(f"{what}: arguments are looked at without need", syscall=name)
+                raise _wrong(what, _NOTHING, value, expected, name)
+            if last >= beyond:
+                break
+            found.popleft()
+            if last == beyond - 1:
+                break
     foreign = _Known({}, (_Condition(_ARCHITECTURE, INT, native),))
-    _prove(decoded, foreign, "another architecture", None, bpf.KILL_PROCESS)
+    for known, value, looked in _paths(decoded, foreign, "another architecture"):
+        if looked:
+            raise FilterError("another architecture: arguments are looked at without need")
+        if value != bpf.KILL_PROCESS:
+            raise _wrong("another architecture", known.example(), value, bpf.KILL_PROCESS, None)
