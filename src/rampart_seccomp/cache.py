@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 import pwd
-import secrets
 import stat
 import time
 
@@ -129,7 +128,7 @@ def _read(directory: int, name: str, key: str) -> bytes | None:
 
 def _write(directory: int, name: str, content: bytes) -> None:
     """Put a file into the cache, whole or not at all; a cache that cannot be written is no error."""
-    temporary = f".{name}.{secrets.token_hex(8)}"
+    temporary = f".{name}.{os.urandom(8).hex()}"
     try:
         file = os.open(
             temporary,

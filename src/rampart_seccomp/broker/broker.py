@@ -152,7 +152,8 @@ class Broker:
         self._stillness = Stillness()
         self._bindings = Bindings()
         self._planted = tuple(harness_code())
-        self._names = HostNames(policy.matcher(home=self._home).host_names)
+        # Bound to where the first command most likely starts, which then finds it bound.
+        self._names = HostNames(self._matcher(policy, os.path.realpath(_here()), self._files).host_names)
         with forks.excluded:
             _living.add(self)
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime, timezone
 from types import TracebackType
 from typing import Any
 
 from rampart_seccomp.errors import PolicyError
 from rampart_seccomp.events import ConnectEvent, Event, Operation
 from rampart_seccomp.policy import AnyMatcher, AnyPolicy, Grant, Stack
-from rampart_seccomp.policy.cases import events
 from rampart_seccomp.policy.grants import granted_events
 from rampart_seccomp.policy.terms import FILE_OPERATIONS, to_operations
 
@@ -91,7 +90,7 @@ def grants_for(given: Mapping[str, Any], path: Any, by: str) -> tuple[Grant, ...
         )
     (name,) = chosen
     operations = to_operations(name)
-    fields: dict[str, Any] = {"by": by, "at": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+    fields: dict[str, Any] = {"by": by, "at": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())}
     if path is not None and name != "exec":
         raise PolicyError("`path` goes with exec", key="path", hint=f"write {name}=... alone")
     if operations <= FILE_OPERATIONS:
@@ -151,6 +150,8 @@ def overruled(matcher: AnyMatcher, grants: Iterable[Grant]) -> str | None:
 
 
 def _events(matcher: AnyMatcher, grant: Grant) -> list[Event]:
+    from rampart_seccomp.policy.cases import events
+
     if grant.port is not None:
         return list(events(matcher, "listen", port=grant.port))
     if grant.path is not None:

@@ -16,7 +16,7 @@ from rampart_seccomp.broker.renaming import AROUND, LIFTED, RenamingCheck
 from rampart_seccomp.calls.call import Call, Refusal, Renaming, Withheld
 from rampart_seccomp.calls.starting import ExecCall
 from rampart_seccomp.events import ConnectEvent, Event, ExecEvent, Operation, RefusedEvent
-from rampart_seccomp.policy import AnyMatcher, Decision, suggest
+from rampart_seccomp.policy import AnyMatcher, Decision
 from rampart_seccomp.verdicts import Deny
 
 __all__ = ["Judge", "Judgement"]
@@ -133,6 +133,8 @@ class Judge:
         """Say what to write into the policy to allow what was denied; None if nothing would."""
         if judgement.decision is None or judgement.asked:
             return None
+        from rampart_seccomp.policy import suggest
+
         return suggest(self._matcher, judgement.event, judgement.decision)
 
     def _look_beneath(self, event: Event, renaming: Renaming) -> None:

@@ -9,7 +9,6 @@ EACCES, where the same program may be reached by other names. It is refused agai
 
 from __future__ import annotations
 
-import concurrent.futures
 import inspect
 import os
 import threading
@@ -46,6 +45,8 @@ _REFUSALS_MAX = 1024
 
 Answer = Allow | Deny
 
+_NONE_YET = Deny(message="nobody has answered")
+
 
 class Bounced(Exception):
     """The call was answered so that it is made again, once signals and stops have taken their course."""
@@ -58,7 +59,8 @@ class Pending:
     Attributes:
         asker: Thread that asked, and its start in clock ticks.
         deadline: When it is denied unanswered, on the monotonic clock; None: never.
-        answer: Comes with the answer.
+        answered: Set once there is an answer.
+        answer: The answer, then.
         latest: Id of the latest notification that waited for it; the kernel counts them up.
         held: The notification that waits for it now; None between two.
         used: Id of the notification that got the answer: it is no other's; None if the call comes again.
@@ -67,7 +69,8 @@ class Pending:
     asker: tuple[int, int | None]
     deadline: float | None
     latest: int
-    answer: concurrent.futures.Future[Answer] = attrs.field(factory=concurrent.futures.Future)
+    answered: threading.Event = attrs.field(factory=threading.Event)
+    answer: Answer = _NONE_YET
     held: Notification | None = None
     used: int | None = None
     over: bool = False
@@ -202,12 +205,11 @@ class Questions:
         began = time.monotonic()
         while True:
             left = None if pending.deadline is None else pending.deadline - time.monotonic()
-            if left is not None and left <= 0 and not pending.answer.done():
+            if left is not None and left <= 0 and not pending.answered.is_set():
                 return Deny(message="nobody answered in time")
-            try:
-                return pending.answer.result(_LOOK if left is None else max(0, min(left, _LOOK)))
-            except concurrent.futures.TimeoutError:
-                notification.ensure_valid()
+            if pending.answered.wait(_LOOK if left is None else max(0, min(left, _LOOK))):
+                return pending.answer
+            notification.ensure_valid()
             due = time.monotonic() - began >= _BOUNCE_ANYHOW
             if due or _has_to_act(notification):
                 self._bounce(pending.asker, notification)
@@ -238,7 +240,8 @@ class Questions:
 
     def _settle(self, pending: Pending, answer: Answer) -> None:
         """Give the answer. Only now the place is free: an approver may go on after nobody waits any more."""
-        pending.answer.set_result(answer)
+        pending.answer = answer
+        pending.answered.set()
         self._places.release()
 
     def _asked(self, pending: Pending, event: Event, rule: Rule | None) -> Answer:

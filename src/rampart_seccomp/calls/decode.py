@@ -3,20 +3,9 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
 
-from rampart_seccomp.calls import (
-    attributes,
-    metadata,
-    naming,
-    netlink,
-    opening,
-    processes,
-    sending,
-    sockets,
-    starting,
-)
 from rampart_seccomp.calls.call import Call, Refusal, Setting
 from rampart_seccomp.calls.notification import Notification
 from rampart_seccomp.kernel.syscalls import Disposition, classify, feature_of
@@ -24,27 +13,52 @@ from rampart_seccomp.kernel.traps import Traps
 
 __all__ = ["DECODERS", "decode"]
 
-DECODERS: Mapping[str, Callable[[Notification, Setting], Call]] = MappingProxyType(
-    {
-        "open": opening.open_,
-        "openat": opening.openat,
-        "openat2": opening.openat2,
-        "creat": opening.creat,
-        **naming.DECODERS,
-        **metadata.DECODERS,
-        **attributes.DECODERS,
-        **processes.DECODERS,
-        "execve": starting.execve,
-        "execveat": starting.execveat,
-        "socket": netlink.socket,
-        "connect": sockets.connect,
-        "bind": sockets.bind,
-        "listen": sockets.listen,
-        "sendto": sending.sendto,
-        "sendmsg": sending.sendmsg,
-        "sendmmsg": sending.sendmmsg,
-    }
-)
+Decoder = Callable[[Notification, Setting], Call]
+
+_MODULES = {
+    "attributes": "getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr",
+    "metadata": """truncate chmod fchmodat fchmodat2 fchmod chown lchown fchownat fchown utime utimes
+        futimesat utimensat setxattr lsetxattr fsetxattr removexattr lremovexattr fremovexattr""",
+    "naming": """unlink unlinkat rmdir rename renameat renameat2 link linkat symlink symlinkat mkdir mkdirat
+        mknod mknodat""",
+    "netlink": "socket",
+    "opening": "open openat openat2 creat",
+    "processes": """prlimit64 setrlimit sched_setaffinity sched_setscheduler sched_setparam sched_setattr
+        prctl setpriority ioprio_set capset setfsgid setfsuid setgid setgroups setregid setresgid
+        setresuid setreuid setuid umask kill tkill tgkill rt_sigqueueinfo rt_tgsigqueueinfo
+        pidfd_send_signal fcntl""",
+    "sending": "sendto sendmsg sendmmsg",
+    "sockets": "connect bind listen",
+    "starting": "execve execveat",
+}
+"""The calls that each module decodes, in its `DECODERS`."""
+
+
+class _Decoders(Mapping[str, Decoder]):
+    """Decoders by name of the call; a module is imported when one of its calls first comes.
+
+    The engine answers most calls itself, so most trees need few of these, and no start needs them all.
+    """
+
+    def __init__(self) -> None:
+        self._modules = {call: module for module, calls in _MODULES.items() for call in calls.split()}
+        self._known: dict[str, Decoder] = {}
+
+    def __getitem__(self, call: str) -> Decoder:
+        decoder = self._known.get(call)
+        if decoder is None:
+            module = import_module(f"rampart_seccomp.calls.{self._modules[call]}")
+            decoder = self._known[call] = module.DECODERS[call]
+        return decoder
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._modules)
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+
+DECODERS: Mapping[str, Decoder] = _Decoders()
 
 
 _ALL = Traps(scoped=False)

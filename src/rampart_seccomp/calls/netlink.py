@@ -12,7 +12,7 @@ import ctypes
 import os
 import socket as sockets
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from errno import EPERM
 
@@ -21,9 +21,7 @@ import attrs
 from rampart_seccomp.calls.call import Call, Refusal, Setting
 from rampart_seccomp.calls.notification import Notification, int32
 
-__all__ = ["socket"]
-
-__all__ = ["socket"]
+__all__ = ["DECODERS", "socket"]
 
 _CAP_NET_ADMIN = 12
 _CAPABILITIES = struct.Struct("=6I")  # struct __user_cap_data_struct[2]: effective, permitted, inheritable
@@ -84,3 +82,8 @@ def _without_net_admin() -> Iterator[None]:
 def _check(result: int) -> None:
     if result < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+DECODERS: dict[str, Callable[[Notification, Setting], Call]] = {
+    "socket": socket,
+}

@@ -8,6 +8,7 @@ import os
 import resource
 import stat
 import struct
+from collections.abc import Callable
 
 import attrs
 
@@ -19,7 +20,7 @@ from rampart_seccomp.calls.pins import Pin
 from rampart_seccomp.calls.shim import checked, lib
 from rampart_seccomp.events import FileEvent, Operation
 
-__all__ = ["creat", "open_", "openat", "openat2"]
+__all__ = ["DECODERS", "creat", "open_", "openat", "openat2"]
 
 _O_TMPFILE = os.O_TMPFILE & ~os.O_DIRECTORY
 _TTY = os.makedev(5, 0)
@@ -301,3 +302,11 @@ def _open_terminal(notification: Notification, flags: int) -> int:
         return lib.rs_open(notification.identity, pin, flags)
     finally:
         os.close(pin)
+
+
+DECODERS: dict[str, Callable[[Notification, Setting], Call]] = {
+    "open": open_,
+    "openat": openat,
+    "openat2": openat2,
+    "creat": creat,
+}

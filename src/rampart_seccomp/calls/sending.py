@@ -10,6 +10,7 @@ import errno
 import os
 import socket
 import struct
+from collections.abc import Callable
 
 import attrs
 
@@ -19,7 +20,7 @@ from rampart_seccomp.calls.shim import checked, ffi, lib
 from rampart_seccomp.calls.sockets import Destination, destination, read_address
 from rampart_seccomp.events import ConnectEvent, Event
 
-__all__ = ["sendmmsg", "sendmsg", "sendto"]
+__all__ = ["DECODERS", "sendmmsg", "sendmsg", "sendto"]
 
 _MSGHDR = struct.Struct("=QIxxxxQQQQixxxx")
 _MMSGHDR_SIZE = _MSGHDR.size + 8
@@ -347,3 +348,10 @@ def _judge(call: SendCall) -> None:
         if message.where.event is not None:
             events.append(message.where.event)
     call.events = tuple(dict.fromkeys(events))
+
+
+DECODERS: dict[str, Callable[[Notification, Setting], Call]] = {
+    "sendto": sendto,
+    "sendmsg": sendmsg,
+    "sendmmsg": sendmmsg,
+}

@@ -18,7 +18,7 @@ from rampart_seccomp.calls.pins import Pin
 from rampart_seccomp.calls.shim import checked, lib
 from rampart_seccomp.events import Address, ConnectEvent, Event, FileEvent, ListenEvent, Operation
 
-__all__ = ["Destination", "bind", "connect", "destination", "listen", "read_address"]
+__all__ = ["DECODERS", "Destination", "bind", "connect", "destination", "listen", "read_address"]
 
 _UNIX_MAX = 110  # sizeof(struct sockaddr_un)
 _ADDRESS_MAX = 128  # sizeof(struct sockaddr_storage)
@@ -277,3 +277,10 @@ def _leads_to(cwd: int, path: bytes, parent: int) -> bool:
 def _inode(fd: int) -> tuple[int, int]:
     about = os.fstat(fd)
     return about.st_dev, about.st_ino
+
+
+DECODERS: dict[str, Callable[[Notification, Setting], Call]] = {
+    "connect": connect,
+    "bind": bind,
+    "listen": listen,
+}

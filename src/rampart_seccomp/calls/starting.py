@@ -14,6 +14,7 @@ import functools
 import glob
 import os
 import stat
+from collections.abc import Callable
 from typing import Protocol
 
 import attrs
@@ -25,7 +26,7 @@ from rampart_seccomp.calls.pins import Pin, real_name
 from rampart_seccomp.calls.shim import checked, ffi, lib
 from rampart_seccomp.events import ExecEvent
 
-__all__ = ["ExecCall", "Expected", "Verifier", "execve", "execveat", "read_vector"]
+__all__ = ["DECODERS", "ExecCall", "Expected", "Verifier", "execve", "execveat", "read_vector"]
 
 _AT_SYMLINK_NOFOLLOW = 0x100
 _AT_EMPTY_PATH = 0x1000
@@ -370,3 +371,9 @@ def read_vector(notification: Notification, address: int) -> tuple[bytes, ...]:
         if length != -errno.E2BIG:
             break
     return tuple(ffi.buffer(buffer, checked(length, "process_vm_readv"))[:].split(b"\0")[:-1])
+
+
+DECODERS: dict[str, Callable[[Notification, Setting], Call]] = {
+    "execve": execve,
+    "execveat": execveat,
+}

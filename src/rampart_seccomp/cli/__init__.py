@@ -7,7 +7,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from rampart_seccomp.approval.escape import printable
 
@@ -34,11 +34,37 @@ MODULES = {"import": "importing"}
 LATER = ("approve", "deny", "diff", "learn", "pending", "replay", "report")
 
 
+class _Formatter(argparse.HelpFormatter):
+    """The formatter that argparse asks about every option, though it has nothing to write yet.
+
+    It finds out the width by itself: argparse imports shutil for that, and so four libraries that compress.
+    """
+
+    def __init__(self, prog: str, **options: Any) -> None:
+        super().__init__(prog, **({"width": _columns() - 2} | options))
+
+
+def _columns() -> int:
+    """Give the width of the terminal, as shutil.get_terminal_size has it."""
+    given = os.environ.get("COLUMNS", "")
+    if given.isdecimal() and int(given) > 0:
+        return int(given)
+    try:
+        return os.get_terminal_size(1).columns or 80
+    except OSError:
+        return 80  # it is no terminal
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line and exit 125."""
 
     def __init__(self, command: str, description: str) -> None:
-        super().__init__(prog=f"{PROGRAM} {command}", description=description, allow_abbrev=False)
+        super().__init__(
+            prog=f"{PROGRAM} {command}",
+            description=description,
+            allow_abbrev=False,
+            formatter_class=_Formatter,
+        )
 
     def error(self, message: str) -> NoReturn:
         complain(f"{message} (see {self.prog} --help)", self.prog)

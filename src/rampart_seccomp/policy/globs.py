@@ -42,6 +42,8 @@ MAX_LENGTH = 4096
 MAX_COMPONENTS = 128
 MAX_TRANSITIONS = 16384
 
+_SPECIAL = re.compile(rb"[*?\[\\{]")
+
 
 @attrs.frozen
 class AnyComponents:
@@ -56,7 +58,12 @@ class Wildcard:
     """A component with ``*``, ``?`` or ``[...]`` in it."""
 
     text: bytes
-    regex: re.Pattern[bytes] = attrs.field(eq=False, repr=False)
+    segments: tuple[bytes, ...] = attrs.field(eq=False, repr=False)
+
+    @property
+    def regex(self) -> re.Pattern[bytes]:
+        """The expression for the whole component; made when it is first needed, which many never are."""
+        return _join(self.segments)
 
 
 Component = bytes | Wildcard | AnyComponents
@@ -166,22 +173,19 @@ def component(name: str) -> Component:
             f"'**' is part of the component {name!r}", hint="'**' stands alone between slashes: '**/*.py'"
         )
     raw = name.encode(errors="surrogateescape")
+    if _SPECIAL.search(raw) is None:
+        return raw
     regex: list[bytes] = []
-    literal = bytearray()
     segments = [regex]
     index = 0
-    special = False
     while index < len(raw):
         byte = raw[index : index + 1]
         if byte == b"*":
-            special = True
             regex = []
             segments.append(regex)
         elif byte == b"?":
-            special = True
             regex.append(b".")
         elif byte == b"[":
-            special = True
             accepted, index = bracket(raw, index)
             regex.append(accepted)
         elif byte == b"\\":
@@ -196,11 +200,8 @@ def component(name: str) -> Component:
             )
         else:
             regex.append(re.escape(byte))
-            literal += byte
         index += 1
-    if not special:
-        return bytes(literal)
-    return Wildcard(raw, _join([b"".join(segment) for segment in segments]))
+    return Wildcard(raw, tuple(b"".join(segment) for segment in segments))
 
 
 def bracket(raw: bytes, start: int) -> tuple[bytes, int]:
@@ -244,10 +245,11 @@ def bracket(raw: bytes, start: int) -> tuple[bytes, int]:
 def wildcard(text: str) -> re.Pattern[bytes]:
     """Give an expression for text in which only ``*`` is special and matches any bytes, ``/`` included."""
     raw = text.encode(errors="surrogateescape")
-    return _join([re.escape(part) for part in raw.split(b"*")])
+    return _join(tuple(re.escape(part) for part in raw.split(b"*")))
 
 
-def _join(segments: list[bytes]) -> re.Pattern[bytes]:
+@functools.lru_cache(maxsize=4096)
+def _join(segments: tuple[bytes, ...]) -> re.Pattern[bytes]:
     """Join fixed-length segments with "anything" between them.
 
     Each middle segment is taken at its first occurrence and never given back (a lookahead with a

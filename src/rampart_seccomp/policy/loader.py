@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
-from pathlib import Path
 from typing import BinaryIO
 
 import attrs
 
 from rampart_seccomp.errors import PolicyError
-from rampart_seccomp.policy import cases, lint
 from rampart_seccomp.policy.document import MAX_BYTES, read
 from rampart_seccomp.policy.environment import Environment
 from rampart_seccomp.policy.grants import Grant
@@ -21,7 +19,8 @@ from rampart_seccomp.policy.structure import Draft, Extension, Structure
 
 __all__ = ["load", "load_grants", "loads", "profiles"]
 
-PROFILES = Path(__file__).with_name("profiles")
+PROFILES = os.path.join(os.path.dirname(__file__), "profiles")
+_ENDING = ".yaml"
 
 MAX_DEPTH = 8
 MAX_FILES = 32
@@ -29,7 +28,7 @@ MAX_FILES = 32
 
 def profiles() -> list[str]:
     """Name the shipped profiles."""
-    return sorted(path.stem for path in PROFILES.glob("*.yaml"))
+    return sorted(name.removesuffix(_ENDING) for name in os.listdir(PROFILES) if name.endswith(_ENDING))
 
 
 def load(source: str | os.PathLike[str]) -> Policy:
@@ -103,6 +102,11 @@ class _File:
         return _read(self.path, self.name, regular=regular)
 
     @property
+    def is_profile(self) -> bool:
+        """True if it is shipped: then it was checked, and its tests run, by the tests of this package."""
+        return self.identity.startswith("profile:")
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Absolute names: as it was named, and as it really is."""
         if self.path is None or not os.path.exists(self.path):
@@ -113,7 +117,8 @@ class _File:
 def _profile(name: str) -> _File | None:
     if name not in profiles():
         return None
-    return _File(f"{name}.yaml", f"profile:{name}", f"profile:{name}", str(PROFILES / f"{name}.yaml"))
+    file = name + _ENDING
+    return _File(file, f"profile:{name}", f"profile:{name}", os.path.join(PROFILES, file))
 
 
 class _Loading:
@@ -133,14 +138,13 @@ class _Loading:
         """
         draft = Structure(file.name).draft(read(text, file.name))
         own = os.path.realpath(file.path) if file.path is not None else file.identity
-        chain = (*chain, file.identity if file.identity.startswith("profile:") else own)
+        chain = (*chain, file.identity if file.is_profile else own)
         bases = [(each, self._base(each, draft, own, chain)) for each in self._distinct(draft)]
         self._files += file.names
         united = unite(draft, bases)
         policy = _build(united, file.source, self._files)
-        for finding in lint.errors(policy):
-            raise PolicyError(finding.message, file=finding.file, line=finding.line, key=finding.key)
-        cases.run_tests(policy, file=file.name)
+        if not file.is_profile:
+            _check(policy, file.name)
         self._known[chain[-1]] = united
         return policy
 
@@ -189,6 +193,15 @@ def _relative(target: str, name: str, own: str) -> _File:
     if os.path.realpath(shown) != real or os.path.abspath(shown) != real:
         shown = real
     return _File(shown, shown, real, path)
+
+
+def _check(policy: Policy, file: str) -> None:
+    """Look for errors that show only in the whole, and run the tests."""
+    from rampart_seccomp.policy import cases, lint
+
+    for finding in lint.errors(policy):
+        raise PolicyError(finding.message, file=finding.file, line=finding.line, key=finding.key)
+    cases.run_tests(policy, file=file)
 
 
 def _problem(draft: Draft, extension: Extension, problem: str, hint: str | None = None) -> PolicyError:

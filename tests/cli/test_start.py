@@ -1,0 +1,63 @@
+"""What a start of the command line imports, and what it leaves for later."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+SPARED = {
+    "asyncio",
+    "concurrent.futures",
+    "datetime",
+    "difflib",
+    "logging",
+    "pathlib",
+    "rampart_seccomp.calls.attributes",
+    "rampart_seccomp.calls.metadata",
+    "rampart_seccomp.calls.naming",
+    "rampart_seccomp.calls.netlink",
+    "rampart_seccomp.calls.processes",
+    "rampart_seccomp.calls.sending",
+    "rampart_seccomp.calls.sockets",
+    "rampart_seccomp.policy.cases",
+    "rampart_seccomp.policy.explanation",
+    "rampart_seccomp.policy.lint",
+    "rampart_seccomp.policy.writing",
+    "ruamel.yaml",
+    "secrets",
+    "shutil",
+}
+"""Modules that a start with warm caches does not need."""
+
+START = """
+import sys
+from rampart_seccomp.cli import main
+assert main(["run", "--", "/bin/true"]) == 0
+known = set(sys.modules)
+"""
+
+
+def output(program: str) -> set[str]:
+    """Run a program in an interpreter of its own and give the words it prints."""
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", f"import sys\nsys.path[:] = {sys.path!r}\n{program}"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return set(done.stdout.split())
+
+
+def test_a_start_imports_no_more_than_it_needs() -> None:
+    """Checks, explanations, rare decoders and the YAML parser are left out once the cache is warm."""
+    output(START)
+    assert output(f"{START}\nprint(*known)") & SPARED == set()
+
+
+def test_what_is_imported_later_is_ours() -> None:
+    """While a tree runs, only this package is searched: on the search path it could have left a module."""
+    late = sorted(name for name in SPARED if name.startswith("rampart_seccomp.") and "writing" not in name)
+    program = f"{START}\nimport importlib\nfor name in {late}: importlib.import_module(name)"
+    found = output(f"{program}\nprint(*(set(sys.modules) - known))")
+    assert found >= set(late)
+    assert {name for name in found if name.partition(".")[0] != "rampart_seccomp"} == set()
