@@ -50,9 +50,9 @@ def _columns() -> int:
     if given.isdecimal() and int(given) > 0:
         return int(given)
     try:
-        return os.get_terminal_size(sys.__stdout__.fileno()).columns or 80
-    except (ValueError, OSError, AttributeError):
-        return 80  # it is no terminal, or there is none
+        return os.get_terminal_size(1).columns or 80
+    except OSError:
+        return 80  # it is no terminal
 
 
 class Parser(argparse.ArgumentParser):
