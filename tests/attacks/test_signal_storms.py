@@ -28,7 +28,9 @@ def test_signal_storm(
     found = json.loads(done.stdout)
     for result in (bare, found):
         rate = result["interrupted"] / result["calls"]
-        print("bare  " if result is bare else "behind", f"{rate:.2%} of {result['calls']} calls: EINTR", result)
+        print(
+            "bare  " if result is bare else "behind", f"{rate:.2%} of {result['calls']} calls: EINTR", result
+        )
         assert result["probe"] == ("ok" if restart else "EINTR")
         assert (result["twice"], result["lost"], result["other"], result["error"]) == (0, 0, 0, "")
         assert result["calls"] == 7 * rounds + result["interrupted"]
@@ -37,5 +39,5 @@ def test_signal_storm(
     if restart:
         assert (bare["interrupted"], found["interrupted"]) == (0, 0)
     else:
-        # Before a call has been received a signal interrupts it: nothing has happened then. Bare, a few connects.
+        # Before a call has been received a signal interrupts it, and nothing has happened. Bare: connects.
         assert found["interrupted"] < found["calls"] * 3 / 4
