@@ -1,0 +1,40 @@
+/*
+ * flood THREADS NAME: open NAME in THREADS threads without a pause until killed. Prints "flooding" once all do.
+ */
+#include "attacker.h"
+
+#include <pthread.h>
+
+static pthread_barrier_t start;
+
+static void *flood(void *name)
+{
+	pthread_barrier_wait(&start);
+	for (;;) {
+		int fd = open(name, O_RDONLY | O_CLOEXEC);
+
+		if (fd >= 0)
+			close(fd);
+	}
+	return NULL;
+}
+
+int main(int argc, char **argv)
+{
+	pthread_t thread;
+	int count;
+
+	if (argc != 3)
+		broken("usage: flood THREADS NAME");
+	count = atoi(argv[1]);
+	if (pthread_barrier_init(&start, NULL, (unsigned)count + 1))
+		broken("pthread_barrier_init");
+	for (int i = 0; i < count; i++)
+		if (pthread_create(&thread, NULL, flood, argv[2]))
+			broken("pthread_create");
+	pthread_barrier_wait(&start);
+	puts("flooding");
+	fflush(stdout);
+	pthread_join(thread, NULL);
+	return 0;
+}
