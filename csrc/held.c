@@ -391,7 +391,7 @@ static void put(struct rs_held *held, const struct rs_effects *effects, const st
     const struct rs_task *task = held->task;
     struct rs_record head = {
         .flags = effect->verdict.answer == RS_ALLOW ? RS_RECORD_ALLOWED : 0,
-        .sequence = held->number ? held->number++ : atomic_fetch_add(&engine->sequence, 1),
+        .sequence = atomic_fetch_add(&engine->sequence, 1),
         .serial = rs_tables_serial(held->reign->tables),
         .began = (uint64_t)held->began,
         .held = (uint64_t)(held_clock() - held->began),
@@ -419,15 +419,6 @@ static void put(struct rs_held *held, const struct rs_effects *effects, const st
 static int kept(const struct rs_held *held, const struct rs_verdict *verdict)
 {
     return verdict->answer != RS_ALLOW || verdict->log || (held->reign->flags & RS_RECORD_ALL);
-}
-
-/* Whether a record of what was allowed must be there before the answer. */
-int held_keeps(const struct rs_held *held, const struct rs_effects *effects)
-{
-    for (unsigned i = 0; i < effects->count; i++)
-        if (kept(held, &effects->each[i].verdict))
-            return 1;
-    return 0;
 }
 
 /* Make sure that what must be on record can be: with room for it, and with who did it. */

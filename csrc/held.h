@@ -92,7 +92,6 @@ struct rs_held {
     int64_t began;
     unsigned reserved; /* records that have been promised room */
     int blocks;        /* it has said that it may wait for others */
-    uint64_t number;   /* of its next record; 0: not drawn yet */
 };
 
 enum rs_outcome {
@@ -130,7 +129,6 @@ int held_pin_entry(const struct rs_held *held, const struct rs_identity *as, int
 int held_copy_fd(struct rs_held *held, int fd);
 void held_note_umask(struct rs_engine *engine, pid_t tgid);
 int held_umask_moves(struct rs_engine *engine, pid_t tgid);
-int held_keeps(const struct rs_held *held, const struct rs_effects *effects);
 int held_read_path(struct rs_held *held, uint64_t address, char *path);
 int held_reopen(const struct rs_held *held, const struct rs_identity *as, int pin, int flags);
 int held_valid(const struct rs_held *held);

@@ -79,26 +79,17 @@ static int is_sticky_fine(const struct rs_pin *pin, const struct rs_identity *as
 
 /*
  * Hand an open file over. `fd` is closed before the target goes on: a copy that lingers can be seen, as a writer
- * (ETXTBSY), as the end of a FIFO. Of a file that is only read nobody sees more than that flock(2) ends a little later
- * than a close(2) that follows at once; there the answer goes along, which spares two changes of task.
+ * (ETXTBSY), as the end of a FIFO, as the owner of a lock.
+ *
+ * In two steps, though SECCOMP_ADDFD_FLAG_SEND would spare two changes of task: if a stop of the harness (or any signal)
+ * interrupts that, the kernel takes the descriptor back but has answered already, and with 0, which is one, too.
  */
-static enum rs_outcome hand_over(struct rs_held *held, const struct rs_effects *effects, int fd, int flags,
-                                 int only_read)
+static enum rs_outcome hand_over(struct rs_held *held, const struct rs_effects *effects, int fd, int flags)
 {
-    const int cloexec = flags & O_CLOEXEC ? 1 : 0;
-    if (only_read && !held_keeps(held, effects)) {
-        held->number = atomic_fetch_add(&held->engine->sequence, effects->count);
-        int rc = rs_notif_add_fd(held->engine->listener, held->n.id, fd, cloexec, 1);
-        (void)close(fd);
-        if (rc == -EMFILE)
-            return held_fail(held, EMFILE); /* open(2) says so before it looks: nothing has happened */
-        held_record(held, effects, rc < 0 ? -rc : 0);
-        return rc < 0 ? held_fail(held, -rc) : RS_ANSWERED;
-    }
-    int number = rs_notif_add_fd(held->engine->listener, held->n.id, fd, cloexec, 0);
+    int number = rs_notif_add_fd(held->engine->listener, held->n.id, fd, flags & O_CLOEXEC ? 1 : 0, 0);
     (void)close(fd);
     if (number == -EMFILE && effects->each[0].operation != RS_CREATE)
-        return held_fail(held, EMFILE);
+        return held_fail(held, EMFILE); /* open(2) says so before it looks: nothing has happened */
     held_record(held, effects, number < 0 ? -number : 0);
     return number < 0 ? held_fail(held, -number) : held_reply(held, number);
 }
@@ -146,8 +137,7 @@ static enum rs_outcome open_pinned(struct rs_held *held, const struct rs_identit
         return held_valid(held) < 0 ? RS_ANSWERED : RS_QUESTION;
     if (fd < 0)
         return fail_judged(held, &effects, -fd);
-    const int only_read = access == O_RDONLY && !(flags & (O_CREAT | O_TRUNC)) && !S_ISFIFO(st.st_mode);
-    return hand_over(held, &effects, fd, flags, only_read);
+    return hand_over(held, &effects, fd, flags);
 }
 
 /* What is not there is created below its pinned parent, under the name that was judged. */
@@ -185,7 +175,7 @@ static enum rs_outcome create(struct rs_held *held, const struct rs_identity *as
         return RS_QUESTION;
     if (fd < 0)
         return fail_judged(held, &effects, -fd);
-    return hand_over(held, &effects, fd, flags, 0);
+    return hand_over(held, &effects, fd, flags);
 }
 
 enum rs_outcome held_open(struct rs_held *held, int dirfd, uint64_t address, uint64_t given, uint64_t mode)
