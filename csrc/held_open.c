@@ -86,7 +86,10 @@ static int is_sticky_fine(const struct rs_pin *pin, const struct rs_identity *as
  */
 static enum rs_outcome hand_over(struct rs_held *held, const struct rs_effects *effects, int fd, int flags)
 {
-    int number = rs_notif_add_fd(held->engine->listener, held->n.id, fd, flags & O_CLOEXEC ? 1 : 0, 0);
+    int number;
+    do
+        number = rs_notif_add_fd(held->engine->listener, held->n.id, fd, flags & O_CLOEXEC ? 1 : 0, 0);
+    while (number == -EINTR && held_valid(held) == 0);
     (void)close(fd);
     if (number == -EMFILE && effects->each[0].operation != RS_CREATE)
         return held_fail(held, EMFILE); /* open(2) says so before it looks: nothing has happened */
