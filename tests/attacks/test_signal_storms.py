@@ -34,7 +34,7 @@ def test_signal_storm(
         assert result["probe"] == ("ok" if restart else "EINTR")
         assert (result["twice"], result["lost"], result["other"], result["error"]) == (0, 0, 0, "")
         assert result["calls"] == 7 * rounds + result["interrupted"]
-    assert min(found["alarms"], found["urges"], found["children"]) > 20
+    assert min(found["alarms"], found["urges"], found["children"]) > 5
     assert done.denials == []
     if restart:
         assert (bare["interrupted"], found["interrupted"]) == (0, 0)
