@@ -249,7 +249,7 @@ def test_no_room_for_the_log(way: str, audit: str, project: Any, vault: Path) ->
 
     assert done.returncode == 0, done.stderr
     (allowed, leaks, after), status, later, records = json.loads(done.stdout)
-    assert allowed > 5
+    assert allowed > 0
     assert (leaks, after, status, later) == (0, 0, 0, "denied")
     assert records > 5
     assert done.stderr.count("everything is denied from here on") == 1
