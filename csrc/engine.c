@@ -494,7 +494,6 @@ int rs_engine_new(int listener, pid_t launcher, pid_t member, struct rs_names *n
     engine->numbers = *numbers;
     engine->root = engine->wake = engine->descriptors = -1;
     atomic_store(&engine->age, 1);
-    atomic_store(&engine->sequence, 1); /* 0 is no number */
     engine->reign = calloc(1, sizeof *engine->reign);
     rc = engine->reign ? rs_journal_new(RECORDS_SIZE, 0, &engine->records) : -ENOMEM;
     if (rc == 0)
