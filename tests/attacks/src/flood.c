@@ -1,11 +1,14 @@
 /*
- * flood THREADS NAME: open NAME in THREADS threads without a pause until killed. Prints "flooding" once all do.
+ * flood THREADS NAME: open NAME in THREADS threads without a pause until killed. Prints "flooding" once
+ * they have made a thousand calls.
  */
 #include "attacker.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 static pthread_barrier_t start;
+static atomic_int calls;
 
 static void *flood(void *name)
 {
@@ -15,6 +18,7 @@ static void *flood(void *name)
 
 		if (fd >= 0)
 			close(fd);
+		atomic_fetch_add(&calls, 1);
 	}
 	return NULL;
 }
@@ -33,6 +37,8 @@ int main(int argc, char **argv)
 		if (pthread_create(&thread, NULL, flood, argv[2]))
 			broken("pthread_create");
 	pthread_barrier_wait(&start);
+	while (atomic_load(&calls) < 1000)
+		usleep(1000);
 	puts("flooding");
 	fflush(stdout);
 	pthread_join(thread, NULL);
