@@ -3,6 +3,7 @@
 #include <linux/seccomp.h>
 #include <poll.h>
 #include <sched.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/eventfd.h>
@@ -17,10 +18,18 @@
 #define WALKER_MEMORY (8u << 20)
 #define TICK 10000000          /* nanoseconds between two looks of the watch */
 #define PATIENCE 50000000      /* how long a call may take before the watch asks whether its target still lives */
+#define STUCK 5000000          /* how long a call may take before somebody else receives */
 #define QUIET_TICKS 100        /* looks without any call before the watch sleeps, or looks less often: */
 #define QUIET_TICK 50000000    /* while some call waits for others */
 #define BLOCKING_MAX 32        /* calls that wait for others at a time */
 #define SPARE 2                /* threads that do not, at least */
+#define STUCK 5000000          /* how long a call may take before somebody else receives */
+#define QUIET_TICKS 100        /* looks without any call before the watch sleeps, or looks less often: */
+#define QUIET_TICK 50000000    /* while some call waits for others */
+#define BLOCKING_MAX 32        /* calls that wait for others at a time */
+#define SPARE 2                /* threads that do not, at least */
+#define SLOW 300000            /* nanoseconds that a call takes where something waits: a disk, a network, a crowd */
+#define CAREFUL 256            /* calls after a slow one that are not expected to be quick */
 #define STOP_TRIES 5000        /* of a millisecond each */
 
 /* Questions */
@@ -131,6 +140,19 @@ void rs_engine_forget(struct rs_engine *engine, int blind)
     atomic_fetch_add(&engine->blind, blind);
     if (blind >= 0)
         atomic_fetch_add(&engine->age, 1);
+}
+
+/* The lead */
+
+/*
+ * Only who leads receives: the kernel wakes everybody who waits at a listener for each call, and all but one in vain. So
+ * there are as many leads as threads in the beginning, however many are added for those that wait for others: these hand
+ * their lead on before (held_may_block), or when the watch finds them stuck.
+ */
+static void hand_on(struct rs_worker *worker)
+{
+    if (atomic_exchange(&worker->leads, 0))
+        (void)sem_post(&worker->engine->lead);
 }
 
 /* One call */
@@ -278,9 +300,11 @@ static void *work(void *argument)
     atomic_store(&worker->tid, rs_gettid());
     while (!atomic_load(&engine->stopping)) {
         struct rs_notification n;
-        atomic_fetch_add(&engine->receiving, 1);
-        int rc = rs_notif_receive(engine->listener, &n);
-        atomic_fetch_sub(&engine->receiving, 1);
+        atomic_fetch_add(&engine->idle, 1);
+        if (!atomic_load(&worker->leads) && sem_wait(&engine->lead) == 0)
+            atomic_store(&worker->leads, 1);
+        int rc = atomic_load(&worker->leads) ? rs_notif_receive(engine->listener, &n) : -EINTR;
+        atomic_fetch_sub(&engine->idle, 1);
         if (rc == 0) {
             rouse_watch(engine);
             take(worker, &n);
@@ -291,6 +315,8 @@ static void *work(void *argument)
             break;
         }
     }
+    atomic_store(&worker->leads, 0);
+    (void)sem_post(&engine->lead); /* whoever waits for the lead ends, too */
     for (int i = 0; i < TASKS; i++)
         held_forget(&worker->tasks[i]);
     atomic_store(&worker->tid, -1);
@@ -338,6 +364,8 @@ int held_may_block(struct rs_held *held)
     if (atomic_load(&engine->blocking) + SPARE > (int)engine->workers_count)
         rc = add_worker(engine);
     (void)pthread_mutex_unlock(&engine->watching);
+    if (rc == 0)
+        hand_on(held->worker);
     return rc;
 }
 
@@ -349,7 +377,7 @@ static void look(struct rs_engine *engine, uint64_t *done_before)
 {
     const int64_t now = held_clock();
     const uint64_t done = atomic_load(&engine->answered) + atomic_load(&engine->asked);
-    int moving = 0; /* threads that receive, or have begun a call not long ago: a busy machine stops no one */
+    int moving = 0; /* threads that are idle, or have begun a call not long ago: a busy machine stops no one */
     for (unsigned i = 0; i < engine->workers_count; i++) {
         struct rs_worker *worker = &engine->workers[i];
         const int64_t since = atomic_load(&worker->since);
@@ -358,8 +386,10 @@ static void look(struct rs_engine *engine, uint64_t *done_before)
         if (since && now - since > PATIENCE && tid > 0 &&
             rs_notif_valid(engine->listener, atomic_load(&worker->id)) < 0)
             (void)rs_interrupt(tid);
+        if (since && now - since > STUCK)
+            hand_on(worker);
     }
-    if (!moving && atomic_load(&engine->receiving) == 0 && done == *done_before)
+    if (!moving && atomic_load(&engine->idle) == 0 && done == *done_before)
         (void)add_worker(engine); /* none to be had: those that are there come to it in time */
     *done_before = done;
 }
@@ -370,7 +400,7 @@ static int all_receive(const struct rs_engine *engine)
     int there = 0;
     for (unsigned i = 0; i < engine->workers_count; i++)
         there += atomic_load(&engine->workers[i].tid) != -1;
-    return atomic_load(&engine->receiving) == there;
+    return atomic_load(&engine->idle) == there;
 }
 
 static void *watch(void *argument)
@@ -440,6 +470,7 @@ void rs_engine_free(struct rs_engine *engine)
     rs_close_fd(&engine->descriptors);
     rs_close_fd(&engine->wake);
     free(engine->questions);
+    (void)sem_destroy(&engine->lead);
     (void)pthread_cond_destroy(&engine->watched);
     (void)pthread_mutex_destroy(&engine->watching);
     (void)pthread_mutex_destroy(&engine->lock);
@@ -474,6 +505,8 @@ static int init_locks(struct rs_engine *engine)
             rc = pthread_cond_init(&engine->watched, &monotonic);
         (void)pthread_condattr_destroy(&monotonic);
     }
+    if (rc == 0 && sem_init(&engine->lead, 0, 0) < 0)
+        rc = errno;
     return -rc;
 }
 
@@ -523,6 +556,8 @@ int rs_engine_start(struct rs_engine *engine, unsigned threads)
     int rc = 0;
     /* The first may add others already, while the last are not there yet. */
     (void)pthread_mutex_lock(&engine->watching);
+    for (unsigned i = 0; i < threads; i++)
+        (void)sem_post(&engine->lead);
     for (unsigned i = 0; i < threads && rc == 0; i++)
         rc = add_worker(engine);
     (void)pthread_mutex_unlock(&engine->watching);

@@ -8,6 +8,7 @@
 #include "journal.h"
 
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdatomic.h>
 
 #define TASKS 8 /* per thread: each keeps up to two descriptors open */
@@ -42,6 +43,7 @@ struct rs_worker {
     struct rs_engine *engine;
     pthread_t thread;
     atomic_int tid;           /* 0 before it runs, -1 when it has ended */
+    atomic_int leads;         /* it is one of those that receive */
     atomic_uint_fast64_t id;  /* of the call at work */
     atomic_int_fast64_t since; /* CLOCK_MONOTONIC, nanoseconds; 0: receiving */
     struct rs_walker *walker;
@@ -78,7 +80,8 @@ struct rs_engine {
     pthread_cond_t watched;
     pthread_t watch;
     int watch_there;
-    atomic_int watch_sleeps, receiving, blocking;
+    sem_t lead; /* as often as nobody has it */
+    atomic_int watch_sleeps, idle, blocking;
     unsigned workers_count; /* with `watching` held */
     struct rs_worker workers[WORKERS_MAX];
 };

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import difflib
 import json
@@ -23,6 +24,7 @@ import pytest
 
 import rampart_seccomp as rampart
 from rampart_seccomp.errors import AuditError
+from rampart_seccomp.kernel.libseccomp import number_of
 
 pytestmark = pytest.mark.core
 
@@ -501,6 +503,27 @@ def test_calls_that_wait(start: Start, place: Path, engine: str, count: int) -> 
         process.wait(30)
         assert time.monotonic() - began < 10
     assert _settles(_threads, before) <= before
+
+
+def test_few_receive(start: Start, place: Path) -> None:
+    """Threads added for calls that wait do not receive afterwards: each call would wake them all."""
+    with rampart.Broker(_denying(place / "never")) as broker:
+        process = start(broker, WAITING, 30, cwd=place)
+        assert _tell(process, "work") == "worked"
+        assert _tell(process, "release") == "released"
+        assert _tell(process, "work") == "worked"
+        most = min(4, max(2, os.cpu_count() or 1))
+        assert 1 <= _settles(_receiving, most, seconds=3) <= most
+        process.kill()
+
+
+def _receiving() -> int:
+    """How many threads of ours wait in an ioctl(2)."""
+    numbers = []
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):
+            numbers.append((task / "syscall").read_text().split()[0])
+    return numbers.count(str(number_of("ioctl")))
 
 
 KILLED = """
