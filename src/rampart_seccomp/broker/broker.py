@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import atexit
 import os
-import socket
-import sys
 import threading
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
-import attrs
-
 from rampart_seccomp.broker import forks, threads
 from rampart_seccomp.broker.bindings import Bindings
-from rampart_seccomp.broker.denials import Denial, shortened
 from rampart_seccomp.broker.enforcing import Prospect, ensure_enforceable, traps_for
 from rampart_seccomp.broker.engine import Tables
 from rampart_seccomp.broker.granting import Granted, grants_for, overruled, with_grants
-from rampart_seccomp.broker.judge import Judge, Judgement
+from rampart_seccomp.broker.judge import Judge
 from rampart_seccomp.broker.names import HostNames, nameservers
 from rampart_seccomp.broker.ownfiles import harness_code
 from rampart_seccomp.broker.questions import Approver, Questions
 from rampart_seccomp.broker.session import Session
+from rampart_seccomp.broker.telling import Path, Telling
+from rampart_seccomp.broker.wrapping import Wrapped, offer_under
 from rampart_seccomp.cache import cache_directories
 from rampart_seccomp.calls.shim import checked, lib
 from rampart_seccomp.calls.stillness import Stillness
@@ -33,16 +30,12 @@ from rampart_seccomp.events import Operation
 from rampart_seccomp.kernel.filter import Filter, load_filter
 from rampart_seccomp.kernel.probes import signal_scope
 from rampart_seccomp.kernel.traps import Traps
-from rampart_seccomp.launch import protocol
-from rampart_seccomp.launch.handover import offer
-from rampart_seccomp.policy import AnyMatcher, AnyPolicy, Limits
+from rampart_seccomp.policy import AnyMatcher, AnyPolicy
 
 if TYPE_CHECKING:
     from rampart_seccomp.audit import AuditLog
 
-__all__ = ["Broker", "Wrapped"]
-
-Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+__all__ = ["Broker"]
 
 DEGRADABLE = frozenset({"exec"})
 ENGINES = ("native", "python")
@@ -51,34 +44,6 @@ _PATIENCE = 5.0
 """Seconds that the end of a broker waits for a tree that neither ends nor has anything to write down."""
 
 _living: weakref.WeakSet[Broker] = weakref.WeakSet()
-
-
-@attrs.define(eq=False)
-class Wrapped:
-    """A command that any spawner can start behind the policy, once.
-
-    Attributes:
-        argv: What to start.
-        pass_fds: Descriptors that the started process must inherit.
-        session: The tree it becomes.
-    """
-
-    argv: list[str | bytes]
-    pass_fds: tuple[int, ...]
-    session: Session
-    _socket: socket.socket
-
-    def close(self) -> None:
-        """Let go of our copy of the launcher's socket: once the command is spawned, or never will be."""
-        self._socket.close()
-
-    def __enter__(self) -> Wrapped:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class Broker:
@@ -130,7 +95,6 @@ class Broker:
         self.policy = policy
         self._prospect = Prospect.read(may_restrict)
         self._on_ask = on_ask
-        self._explain = explain
         self._home = os.fsencode(os.path.expanduser("~")) if home is None else home
         self._pid = os.getpid()
         self._lock = threading.Lock()
@@ -139,16 +103,11 @@ class Broker:
         self._granted: list[Granted] = []
         self._files = dict.fromkeys(policy.files)
         self._closed = False
-        self._told: set[tuple[str, str, str]] = set()
-        self._audit_broken = False
         self._scoped = signal_scope()
         self._filters: dict[Traps, Filter] = {}
         self._filter(self._traps(policy))
         checked(lib.rs_interrupt_prepare(), "rt_sigaction")
-        self._own_audit = audit is not None and isinstance(audit, (str, bytes, os.PathLike))
-        self._audit = _open_audit(audit, policy)
-        _ensure_recordable(policy, self._audit)
-        self._records_allowed = self._audit is not None and policy.audit != "denials"
+        self._telling = Telling(audit, explain, policy, self._question_everything)
         self._stillness = Stillness()
         self._bindings = Bindings()
         self._planted = tuple(harness_code())
@@ -189,19 +148,12 @@ class Broker:
             policy = with_grants(self.policy, self._granted)
             matcher = self._matcher(policy, where, self._files)
             traps = self._traps(policy)
-            filtered = self._filter(traps).program
+            filtered = self._filter(traps)
             tables = Tables.of(matcher) if self._native else None
             judge = Judge(matcher, self._names, Questions(self._on_ask))
             with forks.excluded:
-                given = offer(
-                    filtered,
-                    arguments,
-                    None if program is None else os.fsencode(program),
-                    cores=traps.cores,
-                    linger=linger and policy.linger,
-                    limits=_limits(policy.limits),
-                    environment=policy.environment.patterns,
-                )
+                lingers = linger and policy.linger
+                given = offer_under(policy, traps, filtered, arguments, program, linger=lingers)
                 with self._lock:
                     if self._closed:
                         given.control.close()
@@ -215,7 +167,7 @@ class Broker:
                         name,
                         traps,
                         policy.features,
-                        lingers=linger and policy.linger,
+                        lingers=lingers,
                         limits=policy.limits,
                         tables=tables,
                     )
@@ -242,7 +194,7 @@ class Broker:
         """
         with self._changing:
             self._ensure_enforceable(policy)
-            _ensure_recordable(policy, self._audit)
+            self._telling.ensure_recordable(policy)
             change = {
                 "policy": policy.source,
                 "before": self.policy.fingerprint,
@@ -308,7 +260,7 @@ class Broker:
             self._ensure_enforceable(self.policy)
             granted.start()
             try:
-                change = _told(granted) | {"by": by, "seconds": seconds}
+                change = granted.on_record | {"by": by, "seconds": seconds}
                 matchers = self._apply(self.policy, [*self._granted, granted], "grant", change)
             except BaseException:
                 granted.cancel()
@@ -325,9 +277,9 @@ class Broker:
                 return
             left = [each for each in self._granted if each is not granted]
             try:
-                self._apply(self.policy, left, "revocation", _told(granted))
+                self._apply(self.policy, left, "revocation", granted.on_record)
             except AuditError as failure:
-                self._audit_failed(failure)
+                self._telling.failed(failure)
                 self._apply(self.policy, left)
 
     def _apply(
@@ -361,12 +313,10 @@ class Broker:
         tables = {session: Tables.of(matcher) for session, matcher in bound.items() if session.native}
         matchers = [*bound.values()] or [self._matcher(effective, _here(), files)]
         names = self._names.changed(matchers[0].host_names)
-        if record is not None and self._audit is not None:
-            from rampart_seccomp.audit import make_change
-
-            self._audit.write(make_change(record, **fields))
+        if record is not None:
+            self._telling.change(record, **fields)
         self.policy, self._granted, self._files, self._names = policy, granted, files, names
-        self._records_allowed = self._audit is not None and policy.audit != "denials"
+        self._telling.adopt(policy)
         for session, matcher in bound.items():
             session.judge_under(matcher, names, effective.features, tables.get(session))
         return matchers
@@ -412,8 +362,7 @@ class Broker:
             session.close()
         for session in sessions:
             session.wait_written(_PATIENCE)
-        if self._audit is not None and self._own_audit:
-            self._audit.close()
+        self._telling.close()
 
     def __enter__(self) -> Broker:
         return self
@@ -429,6 +378,7 @@ class Broker:
         self._lock = threading.Lock()
         self._changing = threading.Lock()
         self._sessions.clear()
+        self._telling.forsake()
 
     # For the sessions
 
@@ -440,109 +390,19 @@ class Broker:
         with self._lock:
             self._sessions.pop(session, None)
 
-    def _denial(self, judgement: Judgement, suggestion: str | None) -> Denial:
-        event = judgement.event
-        denial = Denial(
-            operation="syscall" if event.operation is None else str(event.operation),
-            object=shortened(event.object),
-            rule=judgement.rule,
-            message=judgement.message,
-            suggestion=suggestion,
-            errno=judgement.errno,
-            where=judgement.where,
-        )
-        if self._explain is not None:
-            self._tell(denial, self._explain)
-        return denial
-
-    def _tell(self, denial: Denial, stream: TextIO) -> None:
-        from rampart_seccomp.approval.escape import printable
-
-        key = (denial.operation, denial.object, denial.where)
+    def _question_everything(self) -> None:
         with self._lock:
-            if key in self._told or len(self._told) >= 10_000:
-                return
-            self._told.add(key)
-        parts = [f"rampart: denied {denial.operation} {printable(denial.object)}: {printable(denial.where)}"]
-        parts += [f"  {printable(text)}" for text in (denial.message, denial.suggestion) if text]
-        try:
-            stream.write("\n".join(parts) + "\n")
-            stream.flush()
-        except (OSError, ValueError):
-            self._explain = None
+            sessions = list(self._sessions)
+        for session in sessions:
+            session.question_everything()
 
-    def _note_unrecorded(self, count: int) -> None:
-        """Record that calls were denied since there was no room left for what is to be recorded of them."""
-        if self._audit is None:
-            return
-        from rampart_seccomp.audit import make_change
+    @property
+    def _audit(self) -> AuditLog | None:
+        return self._telling.audit
 
-        try:
-            self._audit.write(make_change("unrecorded", count=count))
-        except AuditError as failure:
-            self._audit_failed(failure)
-
-    def _note_limit(self, denial: Denial) -> None:
-        """Tell and record that a tree is ended because of a limit."""
-        if self._explain is not None:
-            self._report(f"rampart: {denial.message}: {denial.object}\n  {denial.suggestion}\n")
-        if self._audit is None:
-            return
-        from rampart_seccomp.audit import make_change
-
-        try:
-            self._audit.write(make_change("limit", object=denial.object, where=denial.where))
-        except AuditError as failure:
-            self._audit_failed(failure)
-
-    def _write(self, judgement: Judgement, error: int | None, enforced: str, held_ns: int) -> None:
-        if self._audit is None:
-            return
-        if judgement.allowed and not (self._records_allowed or judgement.log or judgement.asked):
-            return
-        from rampart_seccomp.audit import make_record
-
-        try:
-            self._audit.write(
-                make_record(
-                    judgement.event,
-                    verdict="allow" if judgement.allowed else "deny",
-                    rule=judgement.rule,
-                    where=judgement.where,
-                    errno=error,
-                    enforced=enforced,
-                    held_ns=held_ns,
-                    message=judgement.message,
-                    asked=judgement.asked,
-                )
-            )
-        except AuditError as failure:
-            self._audit_failed(failure)
-
-    def _audit_failed(self, failure: AuditError) -> None:
-        """What cannot be recorded does not happen: from here on everything is denied."""
-        if not self._audit_broken:
-            self._audit_broken = True
-            with self._lock:
-                sessions = list(self._sessions)
-            for session in sessions:
-                session.question_everything()
-            self._report(f"rampart: everything is denied from here on: {failure}\n")
-
-    def _report(self, text: str) -> None:
-        """Tell of a failure of the broker itself."""
-        stream = self._explain or sys.stderr
-        try:
-            stream.write(text)
-            stream.flush()
-        except (OSError, ValueError, AttributeError):
-            return
-
-
-def _ensure_recordable(policy: AnyPolicy, audit: AuditLog | None) -> None:
-    if policy.audit == "required" and audit is None:
-        problem = "the policy has `audit: required`, and there is no log"
-        raise AuditError(problem, hint="give `audit=` or --audit FILE")
+    @property
+    def _audit_broken(self) -> bool:
+        return self._telling.broken
 
 
 def _engine(given: str | None) -> str:
@@ -558,40 +418,6 @@ def _here() -> bytes:
         return os.getcwdb()
     except FileNotFoundError:
         return b"/"
-
-
-def _told(granted: Granted) -> dict[str, Any]:
-    """Give what a record says about grants: the operations and the one object."""
-    first = granted.grants[0]
-    shown = first.object
-    if first.command is not None:
-        from rampart_seccomp.audit import redacted_argv
-
-        shown = " ".join(redacted_argv(first.command))
-    return {
-        "operation": " ".join(str(grant.operation) for grant in granted.grants),
-        "object": shown,
-        "layer": granted.layer,
-    }
-
-
-def _limits(limits: Limits) -> protocol.Limits:
-    """Give a policy's limits as the launcher takes them."""
-    return protocol.Limits(
-        open_files=limits.open_files or 0,
-        cpu_seconds=limits.cpu_seconds or 0,
-        memory=limits.memory or 0,
-        processes=limits.processes or 0,
-        wall_ms=0 if limits.wall_time is None else max(1, round(limits.wall_time * 1000)),
-    )
-
-
-def _open_audit(audit: Path | AuditLog | None, policy: AnyPolicy) -> AuditLog | None:
-    if isinstance(audit, (str, bytes, os.PathLike)):
-        from rampart_seccomp.audit import AuditLog
-
-        return AuditLog(audit, about={"policy": policy.source, "fingerprint": policy.fingerprint})
-    return audit
 
 
 def _close_all() -> None:

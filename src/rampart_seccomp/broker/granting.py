@@ -58,6 +58,21 @@ class Granted:
         self.cancel()
         self._revoke(self)
 
+    @property
+    def on_record(self) -> dict[str, Any]:
+        """What a record says about them: the operations and the one object."""
+        first = self.grants[0]
+        shown = first.object
+        if first.command is not None:
+            from rampart_seccomp.audit import redacted_argv
+
+            shown = " ".join(redacted_argv(first.command))
+        return {
+            "operation": " ".join(str(grant.operation) for grant in self.grants),
+            "object": shown,
+            "layer": self.layer,
+        }
+
     def __repr__(self) -> str:
         granted = ", ".join(f"{grant.operation} {grant.object}" for grant in self.grants)
         return f"<Granted {granted!r}, overruled={self.overruled!r}>"

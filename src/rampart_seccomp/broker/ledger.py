@@ -18,7 +18,7 @@ from rampart_seccomp.broker.records import Record, read_records
 from rampart_seccomp.events import ConnectEvent, Event, FileEvent, Operation, Process
 
 if TYPE_CHECKING:
-    from rampart_seccomp.broker.broker import Broker
+    from rampart_seccomp.broker.telling import Telling
 
 __all__ = ["Ledger"]
 
@@ -38,15 +38,15 @@ class Ledger:
     one that also learns of execs, so that it knows who acted.
 
     Args:
-        broker: Tells and records.
+        telling: Tells and records.
 
     Attributes:
         entered: How many of the engine's records were put on record.
     """
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, telling: Telling) -> None:
         self.entered = 0
-        self._broker = broker
+        self._telling = telling
         self._lock = threading.RLock()
         self._denials: deque[tuple[int, Denial]] = deque(maxlen=_KEPT)
         self._events: deque[tuple[int, Decided]] = deque(maxlen=_KEPT)
@@ -126,7 +126,7 @@ class Ledger:
         """
         with self._lock:
             self._keep(number, judgement, error)
-        self._broker._write(judgement, error, enforced, held_ns)
+        self._telling.write(judgement, error, enforced, held_ns)
 
     def take(self) -> bytes:
         """Take from the engine what must be on record, for `enter`."""
@@ -141,16 +141,16 @@ class Ledger:
                 self.entered += 1
             unrecorded = 0 if self._engine is None else self._engine.take_unrecorded()
         if unrecorded:
-            self._broker._note_unrecorded(unrecorded)
+            self._telling.unrecorded(unrecorded)
 
     def _enter(self, record: Record) -> None:
         judgement = self._judgement(record)
         if not judgement.allowed:
             suggestion = self._judges[record.serial].suggest(judgement)
-            self._denials.append((record.number, self._broker._denial(judgement, suggestion)))
+            self._denials.append((record.number, self._telling.denial(judgement, suggestion)))
         self._keep(record.number, judgement, record.errno)
         enforced = "performed" if judgement.allowed else "answered"
-        self._broker._write(judgement, record.errno, enforced, record.held_ns)
+        self._telling.write(judgement, record.errno, enforced, record.held_ns)
 
     def _judgement(self, record: Record) -> Judgement:
         process = self._process(record)
