@@ -68,11 +68,15 @@ def shortened(text: str) -> str:
 
 def bounded(event: E) -> E:
     """Cut what an event holds of a program's arguments, so that keeping many events is cheap."""
-    if isinstance(event, ExecEvent):
+    if isinstance(event, ExecEvent) and _is_long(event.argv):
         event = attrs.evolve(event, argv=_cut(event.argv))
-    if event.process is not None:
+    if event.process is not None and _is_long(event.process.argv):
         event = attrs.evolve(event, process=attrs.evolve(event.process, argv=_cut(event.process.argv)))
     return event
+
+
+def _is_long(argv: tuple[bytes, ...]) -> bool:
+    return len(argv) > ARGUMENTS_MAX or any(len(argument) > TEXT_MAX for argument in argv)
 
 
 def _cut(argv: tuple[bytes, ...]) -> tuple[bytes, ...]:

@@ -29,8 +29,8 @@ __all__ = ["Engine", "Tables"]
 _hung: list[Engine] = []
 _serials = itertools.count(1)
 _compiled = functools.lru_cache(maxsize=16)(compile_tables)
-_CHUNK = 1 << 18
-_CHUNKS = 32  # more than the largest of the engine's journals
+_CHUNK = 1 << 16  # small enough that the C library gives the memory back, or uses it again
+_CHUNKS = 128  # more than the largest of the engine's journals
 
 
 @attrs.define(eq=False)
@@ -154,8 +154,8 @@ class Engine:
         except BlockingIOError:
             return
 
-    def take_records(self, *, kept: bool) -> bytes:
-        """Take records as bytes, for `records.read_records`.
+    def take_records(self, *, kept: bool) -> list[bytes]:
+        """Take records as pieces of bytes, each for `records.read_records`.
 
         Args:
             kept: Those that must be on record; otherwise what is left of the others.
@@ -169,7 +169,7 @@ class Engine:
             if len(found) == _CHUNKS:  # all that was there at first: a tree can fill it as fast as we take
                 self.wake()
                 break
-        return b"".join(found)
+        return found
 
     def take_unrecorded(self) -> int:
         """Say how many calls were denied for want of room since this was last asked."""

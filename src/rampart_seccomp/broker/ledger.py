@@ -56,6 +56,7 @@ class Ledger:
         self._judges: dict[int, Judge] = {}
         self._unread: deque[bytes] = deque()
         self._unread_size = 0
+        self._acted: tuple[object, Process] | None = None
 
     def attach(self, engine: Engine, lineage: Lineage) -> None:
         """Collect the records of an engine, too."""
@@ -128,15 +129,15 @@ class Ledger:
             self._keep(number, judgement, error)
         self._telling.write(judgement, error, enforced, held_ns)
 
-    def take(self) -> bytes:
+    def take(self) -> list[bytes]:
         """Take from the engine what must be on record, for `enter`."""
         with self._lock:
-            return b"" if self._engine is None else self._engine.take_records(kept=True)
+            return [] if self._engine is None else self._engine.take_records(kept=True)
 
-    def enter(self, raw: bytes) -> None:
+    def enter(self, taken: Iterable[bytes]) -> None:
         """Put on record what was taken."""
         with self._lock:
-            for record in read_records(raw):
+            for record in itertools.chain.from_iterable(map(read_records, taken)):
                 self._enter(record)
                 self.entered += 1
             unrecorded = 0 if self._engine is None else self._engine.take_unrecorded()
@@ -173,7 +174,10 @@ class Ledger:
         if not record.processes:
             return None
         standing = None if self._lineage is None else self._lineage.standing_then(record.processes)
-        return acting(record.tgid, record.tid, record.processes, record.argv, standing)
+        who = (record.tgid, record.tid, record.processes, record.argv, standing)
+        if self._acted is None or self._acted[0] != who:
+            self._acted = who, acting(*who)
+        return self._acted[1]
 
     def _keep(self, number: int, judgement: Judgement, error: int | None) -> None:
         verdict = "allow" if judgement.allowed else "deny"
@@ -184,10 +188,9 @@ class Ledger:
     def _take_others(self) -> None:
         if self._engine is None:
             return
-        raw = self._engine.take_records(kept=False)
-        if raw:
-            self._unread.append(raw)
-            self._unread_size += len(raw)
+        taken = self._engine.take_records(kept=False)
+        self._unread.extend(taken)
+        self._unread_size += sum(map(len, taken))
         while self._unread_size > _UNREAD_MAX and len(self._unread) > 1:
             self._unread_size -= len(self._unread.popleft())
 

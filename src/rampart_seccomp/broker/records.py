@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Iterator
 
@@ -102,6 +103,7 @@ def read_records(raw: bytes) -> Iterator[Record]:
         at += size
 
 
+@functools.lru_cache(maxsize=64)  # most calls in a row are those of few processes
 def read_who(raw: bytes) -> tuple[tuple[Acting, ...], tuple[bytes, ...]]:
     """Read what ``rs_describe`` gave: a process and its ancestors, and its argument vector."""
     if not raw:

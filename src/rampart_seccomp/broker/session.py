@@ -398,13 +398,13 @@ class Session:
             engine.wake()
         # Whoever decided something may have become another program just before, which is said by then; and
         # those who want to become one wait until what they did before is entered.
-        raw = self._ledger.take()
+        taken = self._ledger.take()
         there = self._hear_out()
         execs = [notification for notification in asked if notification.syscall in _EXECS]
         for notification in asked:
             if notification.syscall not in _EXECS:
                 there = self._submit(notification) and there
-        self._ledger.enter(raw)
+        self._ledger.enter(taken)
         for notification in execs:
             there = self._submit(notification) and there
         self._deciding.collected(asked_for)
