@@ -347,10 +347,11 @@ ENDINGS = {
     "sys.exit": "sys.exit(0)",
     "sys.exit in a thread": "threading.Thread(target=lambda: (loop(broker), sys.exit(0))).start()",
     "a daemon thread runs a tree": """
+there, here = os.pipe()
 def forever():
-    rampart.run(LOOP, policy=POLICY, env=TREE, stdout=-3, stderr=-3)
+    rampart.run(LOOP, policy=POLICY, env=TREE, stdout=here, stderr=-3)
 threading.Thread(target=forever, daemon=True).start()
-time.sleep(0.5)
+assert os.read(there, 5) == b"ready"
 """,
     "a daemon thread starts trees": """
 def always():
