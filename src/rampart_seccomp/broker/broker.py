@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from rampart_seccomp.broker import forks, threads
 from rampart_seccomp.broker.bindings import Bindings
+from rampart_seccomp.broker.crew import Crews
 from rampart_seccomp.broker.enforcing import Prospect, ensure_enforceable, traps_for
 from rampart_seccomp.broker.engine import Tables
 from rampart_seccomp.broker.granting import Granted, grants_for, overruled, with_grants
@@ -110,6 +111,7 @@ class Broker:
         self._telling = Telling(audit, explain, policy, self._question_everything)
         self._stillness = Stillness()
         self._bindings = Bindings()
+        self._crews = Crews()
         self._planted = tuple(harness_code())
         # Bound to where the first command most likely starts, which then finds it bound.
         self._names = HostNames(self._matcher(policy, os.path.realpath(_here()), self._files).host_names)
@@ -362,6 +364,7 @@ class Broker:
             session.close()
         for session in sessions:
             session.wait_written(_PATIENCE)
+        self._crews.close()
         self._telling.close()
 
     def __enter__(self) -> Broker:
@@ -378,6 +381,7 @@ class Broker:
         self._lock = threading.Lock()
         self._changing = threading.Lock()
         self._sessions.clear()
+        self._crews.forsake()
         self._telling.forsake()
 
     # For the sessions

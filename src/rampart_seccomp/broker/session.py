@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-import resource
 import select
 import signal
 import socket
@@ -22,11 +21,9 @@ from rampart_seccomp.broker.judge import Judge
 from rampart_seccomp.broker.ledger import Ledger
 from rampart_seccomp.broker.lineage import Lineage
 from rampart_seccomp.broker.names import HostNames
-from rampart_seccomp.broker.pool import Pool
 from rampart_seccomp.broker.verifying import Verifying
-from rampart_seccomp.calls.call import Setting, Vigil
+from rampart_seccomp.calls.call import Setting
 from rampart_seccomp.calls.notification import Listener, Notification
-from rampart_seccomp.calls.shim import lib
 from rampart_seccomp.calls.stillness import Stillness
 from rampart_seccomp.errors import BrokerClosed, KernelSupportError, LimitExceeded
 from rampart_seccomp.events import Operation
@@ -90,21 +87,20 @@ class Session:
         self._name = name
         self._listener: Listener | None = None
         self._verifying: Verifying | None = None
-        # All threads that must be there are there before the tree is: it may use up what the user may have.
-        self._pool = Pool()
-        self._vigil = Vigil(_waiting_max(), self._pool.lending)
-        self._setting = Setting(names=names, vigil=self._vigil, lend=self._pool.lending, features=features)
+        self._crew = broker._crews.take()
+        lend = self._crew.pool.lending
+        self._setting = Setting(names=names, vigil=self._crew.vigil, lend=lend, features=features)
         self._ledger = Ledger(broker._telling)
         self._deciding = Deciding(judge, tables, self._setting, self._ledger, broker._telling)
         self._answering = Answering(
-            self._deciding, self._setting, self._pool, self._ledger, broker._telling, self._fail
+            self._deciding, self._setting, self._crew.pool, self._ledger, broker._telling, self._fail
         )
         self._settled = threading.Event()
         self._error: BaseException | None = None
         self._wake, self._woken = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         forks.enroll(self)
-        self._thread = threading.Thread(target=self._run, name="rampart-session", daemon=True)
-        self._thread.start()
+        self._thread: int | None = None
+        self._crew.lead(self._run)
 
     # For the harness
 
@@ -121,7 +117,7 @@ class Session:
         return self._ledger.events
 
     def _catch_up(self) -> None:
-        if self._thread is not threading.current_thread():
+        if self._thread != threading.get_ident():
             self._deciding.catch_up()
 
     @property
@@ -226,11 +222,11 @@ class Session:
     def _engine(self) -> Engine | None:
         return self._deciding.engine
 
-    # The session's thread
+    # The thread that leads the crew
 
     def _run(self) -> None:
+        self._thread = threading.get_ident()
         try:
-            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - {lib.rs_interrupt_signal()})
             if self._hand_over():
                 self._serve()
         except BaseException as error:
@@ -248,10 +244,8 @@ class Session:
         self._control.see_off()
         # The last calls are recorded, and use the listener, before it is gone; a stuck one is not waited for.
         idle = self._answering.wait_quiet(_LAST_WORDS)
-        idle = self._deciding.end() and idle
-        self._pool.close()
-        self._vigil.close()
-        if self._listener is not None and idle:
+        stopped = self._deciding.end()
+        if self._listener is not None and idle and stopped:
             with forks.excluded:
                 self._listener.close()
         self._setting.sockets.close()
@@ -261,6 +255,8 @@ class Session:
         os.close(woken)
         forks.leave(self)
         self._broker._forget(self)
+        self._thread = None
+        self._broker._crews.give_back(self._crew, idle=idle)
         self.finished.set()
         self.command_ended.set()
 
@@ -286,7 +282,7 @@ class Session:
         lineage = Lineage(taken.command_pid, self._setting.adopters)
         self._setting.verifier = self._verifying = Verifying(
             self._control.send,
-            self._pool.lending,
+            self._crew.pool.lending,
             lineage,
             self._answering.note_tampering,
             self._control.nudge,
@@ -425,9 +421,3 @@ class Session:
         there = self._hear_out()
         self._answering.submit(notification)
         return there
-
-
-def _waiting_max() -> int:
-    """How many calls may wait for a peer at a time: each holds a few descriptors of ours (RLIMIT_NOFILE)."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return 400 if soft < 0 else max(16, min(400, soft // 16))

@@ -142,9 +142,9 @@ def supervise(
         policy = Policy.load("agent" if policy is None else policy)
     own = Broker(policy, on_ask=on_ask, audit=audit, explain=explain)
     try:
-        return Supervision(
-            own.wrap(command.argv, program=command.program, directory=where, linger=False), own
-        )
+        wrapped = own.wrap(command.argv, program=command.program, directory=where, linger=False)
+        own._crews.close()  # there is no next tree that could use its threads
+        return Supervision(wrapped, own)
     except BaseException:
         own.close()
         raise
