@@ -19,6 +19,8 @@ SPARED = {
     "rampart_seccomp.calls.processes",
     "rampart_seccomp.calls.sending",
     "rampart_seccomp.calls.sockets",
+    "rampart_seccomp.launch.command",
+    "rampart_seccomp.launch.popen",
     "rampart_seccomp.policy.cases",
     "rampart_seccomp.policy.explanation",
     "rampart_seccomp.policy.lint",
@@ -52,6 +54,21 @@ def test_a_start_imports_no_more_than_it_needs() -> None:
     """Checks, explanations, rare decoders and the YAML parser are left out once the cache is warm."""
     output(START)
     assert output(f"{START}\nprint(*known)") & SPARED == set()
+
+
+def test_the_package_alone_imports_next_to_nothing() -> None:
+    """Whoever only imports it does not wait; the first name brings all that trees need, and no asyncio."""
+    found = output("import rampart_seccomp as rampart\nknown = set(sys.modules)\nprint(*known)")
+    assert {name for name in found if name.partition(".")[0] in ("attr", "rampart_seccomp")} == {
+        "rampart_seccomp"
+    }
+    everything = "[getattr(rampart, name) for name in rampart.__all__ if name != 'create_subprocess_exec']"
+    late = f"import rampart_seccomp as rampart\nrampart.deny\nknown = set(sys.modules)\n{everything}"
+    assert output(f"{late}\nprint(*(set(sys.modules) - known))") == set()
+    assert "asyncio" not in output(f"{late}\nprint(*sys.modules)")
+    assert output("import rampart_seccomp as rampart\nprint(rampart.Process.__module__)") == {
+        "rampart_seccomp.events"
+    }
 
 
 def test_what_is_imported_later_is_ours() -> None:
