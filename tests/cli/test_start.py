@@ -20,6 +20,7 @@ SPARED = {
     "rampart_seccomp.calls.sending",
     "rampart_seccomp.calls.sockets",
     "rampart_seccomp.launch.command",
+    "rampart_seccomp.kernel.probes",
     "rampart_seccomp.launch.popen",
     "rampart_seccomp.policy.cases",
     "rampart_seccomp.policy.explanation",
@@ -28,6 +29,7 @@ SPARED = {
     "ruamel.yaml",
     "secrets",
     "shutil",
+    "sysconfig",
 }
 """Modules that a start with warm caches does not need."""
 
@@ -78,3 +80,28 @@ def test_what_is_imported_later_is_ours() -> None:
     found = output(f"{program}\nprint(*(set(sys.modules) - known))")
     assert found >= set(late)
     assert {name for name in found if name.partition(".")[0] != "rampart_seccomp"} == set()
+
+
+GENERATED = """
+import attrs, rampart_seccomp as rampart, rampart_seccomp.lowlevel as lowlevel
+shown = [getattr(face, name) for face in (rampart, lowlevel) for name in face.__all__]
+shown = {each for each in shown if isinstance(each, type)}
+shown |= {each for known in shown for each in known.__subclasses__()}
+ours = [module for name, module in list(sys.modules.items()) if name.startswith("rampart_seccomp.")]
+values = {value for module in ours for value in vars(module).values() if isinstance(value, type)}
+for value in values - shown:
+    if "__attrs_attrs__" in vars(value) and "__repr__" in vars(value):
+        print(f"{value.__module__}.{value.__name__}")
+"""
+
+NOT_YET = {
+    "rampart_seccomp.broker.lineage.Standing",
+    "rampart_seccomp.broker.verifying.Flight",
+    "rampart_seccomp.calls.starting.Expected",
+}
+
+
+def test_values_that_nobody_sees_have_no_text() -> None:
+    """attrs writes and compiles each method of a class at its import: only what users see has a repr."""
+    found = output(f"{START}{GENERATED}")
+    assert found - NOT_YET == set()

@@ -15,7 +15,7 @@ __all__ = ["Bindings"]
 _KEPT = 8
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class _Bound:
     policy: AnyPolicy
     rules: tuple[Rule, ...]

@@ -29,7 +29,7 @@ from rampart_seccomp.calls.stillness import Stillness
 from rampart_seccomp.errors import AuditError, BrokerClosed
 from rampart_seccomp.events import Operation
 from rampart_seccomp.kernel.filter import Filter, load_filter
-from rampart_seccomp.kernel.probes import signal_scope
+from rampart_seccomp.kernel.landlock import signal_scope
 from rampart_seccomp.kernel.traps import Traps
 from rampart_seccomp.policy import AnyMatcher, AnyPolicy
 

@@ -43,7 +43,7 @@ def _numbers() -> Any:
     return numbers
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Tables:
     """A policy as the engine takes it; made beforehand, so that putting it in force cannot fail.
 

@@ -25,7 +25,7 @@ DISAGREE = "built-in: the engine's tables, which the policy contradicts"
 """Never to be seen: tables and matcher say the same, which tests compare."""
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class Judgement:
     """The verdict on one effect of a call.
 

@@ -27,7 +27,7 @@ from rampart_seccomp.calls.notification import Listener, Notification
 from rampart_seccomp.calls.stillness import Stillness
 from rampart_seccomp.errors import BrokerClosed, KernelSupportError, LimitExceeded
 from rampart_seccomp.events import Operation
-from rampart_seccomp.kernel.probes import SCOPE_ABI
+from rampart_seccomp.kernel.landlock import SCOPE_ABI
 from rampart_seccomp.kernel.traps import Traps
 from rampart_seccomp.launch import protocol
 from rampart_seccomp.launch.handover import accept, start_error
