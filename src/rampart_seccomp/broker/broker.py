@@ -148,7 +148,8 @@ class Broker:
         name = os.fsencode(arguments[0] if program is None else program)
         with self._changing:
             policy = with_grants(self.policy, self._granted)
-            matcher = self._matcher(policy, where, self._files)
+            # Verified while the launcher starts: `_verify`.
+            matcher = self._matcher(policy, where, self._files, verified=False)
             traps = self._traps(policy)
             filtered = self._filter(traps)
             tables = Tables.of(matcher) if self._native else None
@@ -329,13 +330,16 @@ class Broker:
         for session in sessions:
             ensure_enforceable(policy, session.traps, session.command_pid)
 
-    def _matcher(self, policy: AnyPolicy, directory: bytes, files: Iterable[str]) -> AnyMatcher:
+    def _matcher(
+        self, policy: AnyPolicy, directory: bytes, files: Iterable[str], *, verified: bool = True
+    ) -> AnyMatcher:
         """Bind a policy to a launch directory, with what no tree may touch, whatever the policy."""
         protected = (*cache_directories(), *map(os.fsencode, files))
         if self._audit is not None:
             protected += tuple(self._audit.paths)
         return self._bindings.matcher(
             policy,
+            verified=verified,
             home=self._home,
             directory=directory,
             protected=protected,
@@ -385,6 +389,19 @@ class Broker:
         self._telling.forsake()
 
     # For the sessions
+
+    def _verify(self, session: Session) -> None:
+        """Have a tree, before it begins, judged as the links on the way of its patterns are now."""
+        with self._changing:
+            with self._lock:
+                where = self._sessions.get(session)
+            if where is None:
+                return  # it was closed meanwhile
+            policy = with_grants(self.policy, self._granted)
+            matcher = self._matcher(policy, where, self._files)
+            if matcher is not session.matcher:
+                tables = Tables.of(matcher) if session.native else None
+                session.judge_under(matcher, self._names, policy.features, tables)
 
     def degraded(self, operation: Operation) -> bool:
         """Tell whether the operation may go on unverified although the policy relies on it."""

@@ -182,6 +182,11 @@ class Session:
         """True if an engine answers what the policy decides without asking anybody."""
         return self._deciding.native
 
+    @property
+    def matcher(self) -> AnyMatcher:
+        """What the judge applies."""
+        return self._deciding.judge.matcher
+
     def judge_under(
         self, matcher: AnyMatcher, names: HostNames, features: frozenset[str], tables: Tables | None
     ) -> None:
@@ -262,6 +267,7 @@ class Session:
 
     def _hand_over(self) -> bool:
         """Receive the listener and let the command go; False if the session was closed first."""
+        self._broker._verify(self)  # takes about as long as the launcher needs until it has something to say
         poll = select.poll()
         poll.register(self._wake, select.POLLIN)
         poll.register(self._control, select.POLLIN)
@@ -290,8 +296,9 @@ class Session:
             degraded=lambda: not self._judge.relies_on_execs or self._broker.degraded(Operation.EXEC),
         )
         self._judge.questions.bounce = self._verifying.bounce
-        self._deciding.begin(lineage, taken.listener, taken.command_pid)
+        # It comes as far as its execve, which waits for an answer: all that answers is made ready meanwhile.
         self._control.send(protocol.Go())
+        self._deciding.begin(lineage, taken.listener, taken.command_pid)
         return True
 
     def _serve(self) -> None:
