@@ -52,7 +52,7 @@ int rs_target_identity(int target, struct rs_identity *out);
 int rs_thread_prepare(void);
 int rs_interrupt_prepare(void);
 int rs_interrupt(pid_t tid);
-int rs_interrupt_signal(void);
+int rs_block_signals(void);
 int rs_gettid(void);
 int rs_nudge(int pidfd);
 

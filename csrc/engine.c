@@ -284,18 +284,11 @@ static void rouse_watch(struct rs_engine *engine)
     (void)pthread_mutex_unlock(&engine->watching);
 }
 
-static void block_signals(void)
-{
-    sigset_t all;
-    if (sigfillset(&all) == 0 && sigdelset(&all, rs_interrupt_signal()) == 0)
-        (void)pthread_sigmask(SIG_SETMASK, &all, NULL);
-}
-
 static void *work(void *argument)
 {
     struct rs_worker *worker = argument;
     struct rs_engine *engine = worker->engine;
-    block_signals();
+    (void)rs_block_signals();
     (void)rs_thread_prepare(); /* refused in some containers: creating then sets the mode afterwards */
     atomic_store(&worker->tid, rs_gettid());
     while (!atomic_load(&engine->stopping)) {
@@ -408,7 +401,7 @@ static void *watch(void *argument)
     struct rs_engine *engine = argument;
     uint64_t done = 0, seen = 0;
     int quiet = 0;
-    block_signals();
+    (void)rs_block_signals();
     (void)pthread_mutex_lock(&engine->watching);
     while (!atomic_load(&engine->stopping)) {
         if (quiet >= QUIET_TICKS) {

@@ -230,7 +230,7 @@ int rs_target_identity(int target, struct rs_identity *out)
 }
 
 /* The signal that interrupts a thread of ours which waits in the kernel for a target that has died. */
-int rs_interrupt_signal(void)
+static int interrupt_signal(void)
 {
     return SIGRTMAX - 5;
 }
@@ -244,7 +244,7 @@ static void ignore_signal(int number)
 int rs_interrupt_prepare(void)
 {
     struct sigaction current;
-    if (sigaction(rs_interrupt_signal(), NULL, &current) < 0)
+    if (sigaction(interrupt_signal(), NULL, &current) < 0)
         return -errno;
     if (current.sa_handler == ignore_signal)
         return 0;
@@ -252,13 +252,22 @@ int rs_interrupt_prepare(void)
         return -EBUSY;
     struct sigaction mine = {.sa_handler = ignore_signal};
     (void)sigemptyset(&mine.sa_mask);
-    return rs_result(sigaction(rs_interrupt_signal(), &mine, NULL));
+    return rs_result(sigaction(interrupt_signal(), &mine, NULL));
+}
+
+/* Leave all signals of the host program to threads of its own, but for the one that ends a wait of ours. */
+int rs_block_signals(void)
+{
+    sigset_t theirs;
+    if (sigfillset(&theirs) < 0 || sigdelset(&theirs, interrupt_signal()) < 0)
+        return -errno;
+    return -pthread_sigmask(SIG_SETMASK, &theirs, NULL);
 }
 
 /* Make a blocking call of thread `tid` of this process return -EINTR. Repeat until it has: it may not wait yet. */
 int rs_interrupt(pid_t tid)
 {
-    return rs_result(syscall(SYS_tgkill, getpid(), tid, rs_interrupt_signal()));
+    return rs_result(syscall(SYS_tgkill, getpid(), tid, interrupt_signal()));
 }
 
 /* Continue a launcher that stopped along with its command, and not the command. */

@@ -91,6 +91,9 @@ void rs_walker_free(struct rs_walker *walker)
 
 static void forget(struct rs_walker *walker)
 {
+    /* Whatever is remembered names a set in the pool. A new walker's pages are all zero, and most never used. */
+    if (walker->pool_used == FIRST_PLACE)
+        return;
     memset(walker->names, 0, walker->names_size * sizeof *walker->names);
     memset(walker->transitions, 0, walker->transitions_size * sizeof *walker->transitions);
     memset(walker->index, 0, walker->index_size * sizeof *walker->index);

@@ -9,37 +9,36 @@ print(done.returncode, done.denials)
 ```
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from rampart_seccomp.broker import Broker, Decided, Denial, Granted, Session, Wrapped
-from rampart_seccomp.errors import NotEnforceable, RampartError
-from rampart_seccomp.events import (
-    ConnectEvent,
-    Event,
-    ExecEvent,
-    FileEvent,
-    ListenEvent,
-    Operation,
-    Process,
-    RefusedEvent,
-)
-from rampart_seccomp.launch import CompletedProcess, Popen, run
-from rampart_seccomp.policy import (
-    Decision,
-    Environment,
-    Grant,
-    Limits,
-    Policy,
-    Rule,
-    Stack,
-    allow,
-    ask,
-    deny,
-)
-from rampart_seccomp.verdicts import Allow, Ask, Deny, Verdict
-
 if TYPE_CHECKING:
-    from rampart_seccomp.launch import create_subprocess_exec
+    from rampart_seccomp.broker import Broker, Decided, Denial, Granted, Session, Wrapped
+    from rampart_seccomp.errors import NotEnforceable, RampartError
+    from rampart_seccomp.events import (
+        ConnectEvent,
+        Event,
+        ExecEvent,
+        FileEvent,
+        ListenEvent,
+        Operation,
+        Process,
+        RefusedEvent,
+    )
+    from rampart_seccomp.launch import CompletedProcess, Popen, create_subprocess_exec, run
+    from rampart_seccomp.policy import (
+        Decision,
+        Environment,
+        Grant,
+        Limits,
+        Policy,
+        Rule,
+        Stack,
+        allow,
+        ask,
+        deny,
+    )
+    from rampart_seccomp.verdicts import Allow, Ask, Deny, Verdict
 
 __version__ = "0.1.0"
 
@@ -80,11 +79,27 @@ __all__ = [
     "run",
 ]
 
+_HOMES = ("broker", "errors", "events", "launch", "policy", "verdicts")
+"""Modules of this package that the names come from: of two that have one, the first."""
+
+_LATER = frozenset({"create_subprocess_exec"})
+"""Names that cost much more, for those who use them."""
+
 
 def __getattr__(name: str) -> Any:
-    """Import asyncio only for those who use it."""
-    if name == "create_subprocess_exec":
-        from rampart_seccomp.launch import create_subprocess_exec
+    """Import everything with the first name: no tree is there yet that could leave a module for us to find.
 
-        return create_subprocess_exec
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    Not earlier, since the command line has this package imported before it can do anything about the time
+    that this takes.
+    """
+    if name not in __all__ and name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    for home in _HOMES:
+        module = import_module(f"{__name__}.{home}")
+        for each in set(module.__all__).intersection(__all__) - _LATER - globals().keys():
+            globals()[each] = getattr(module, each)
+    return getattr(import_module(f"{__name__}.launch"), name) if name in _LATER else globals()[name]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_HOMES})

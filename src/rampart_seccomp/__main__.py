@@ -1,6 +1,6 @@
 """``python -m rampart_seccomp``: the command line."""
 
-from rampart_seccomp.cli import main
+from rampart_seccomp.cli import entry
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    entry()

@@ -45,7 +45,7 @@ class Operation(str, enum.Enum):
         return self.value
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Program:
     """A verified exec: what a process really runs.
 

@@ -22,7 +22,7 @@ from rampart_seccomp.calls.decode import DECODERS, decode
 from rampart_seccomp.calls.notification import AT_FDCWD, Listener, Notification
 from rampart_seccomp.calls.pins import Pin
 from rampart_seccomp.kernel.filter import load_filter
-from rampart_seccomp.kernel.probes import signal_scope
+from rampart_seccomp.kernel.landlock import signal_scope
 from rampart_seccomp.kernel.traps import STRICTEST, Traps
 from rampart_seccomp.launch import protocol
 from rampart_seccomp.launch.handover import accept, offer

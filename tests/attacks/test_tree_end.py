@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from marked import NAME, end_marked, left, mark, marked
-from rampart_seccomp.kernel.probes import signal_scope
+from rampart_seccomp.kernel.landlock import signal_scope
 
 pytestmark = [
     pytest.mark.core,

@@ -8,6 +8,7 @@ import difflib
 import json
 import os
 import re
+import resource
 import shutil
 import socket
 import subprocess
@@ -782,3 +783,17 @@ def test_without_a_log_nothing_is_allowed(start: Start, place: Path, monkeypatch
         with pytest.raises(PermissionError):
             rampart.Popen(["/bin/true"], broker=broker)
         process.kill()
+
+
+@pytest.mark.skipif(os.environ.get("LD_PRELOAD", "") != "", reason="sanitizers touch memory of their own")
+def test_a_start_touches_little_memory() -> None:
+    """What an engine may remember one day is not touched before: that would take longer than the command."""
+
+    def faults() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        rampart.run(["/bin/true"], broker=broker)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    with rampart.Broker(rampart.Policy.load("agent"), engine="native") as broker:
+        fewest = min(faults() for _ in range(5))
+    assert fewest < 600, "an eighth of what one thread may remember"

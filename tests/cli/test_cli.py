@@ -100,6 +100,27 @@ def test_the_module_is_the_command() -> None:
     assert subprocess.run(command, capture_output=True, check=False).returncode == 125
 
 
+@pytest.mark.parametrize(
+    ("arguments", "status"), [(["--version"], 0), (["log", "--help"], 0), (["log"], 125), (["x"], 125)]
+)
+def test_the_program_ends_itself(arguments: list[str], status: int) -> None:
+    """It does not wait for the interpreter to be taken apart, but what was to be said and done at exit is."""
+    code = (
+        "import atexit, sys, rampart_seccomp.cli as cli\n"
+        "class Last:\n"
+        "    def __del__(self): print('taken apart', file=sys.__stderr__, flush=True)\n"
+        "last = Last(); last.itself = last\n"
+        "atexit.register(print, 'at exit')\n"
+        f"sys.argv[1:] = {arguments!r}\n"
+        "cli.entry()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == status
+    assert done.stdout.endswith("at exit\n")
+    assert (len(done.stdout) > len("at exit\n")) == (status == 0)
+    assert "taken apart" not in done.stderr
+
+
 def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
     """`log tail … | head -1` ends quietly."""
     log = tmp_path / "log"

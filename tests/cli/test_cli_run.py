@@ -69,6 +69,17 @@ def shell(project: Any) -> Shell:
 # The command's own behaviour
 
 
+def test_what_is_open_beside_is_not_passed_on(shell: Shell) -> None:
+    """A descriptor that the program inherits, and that no policy was asked about, does not reach the tree."""
+    with (shell.root / "out.txt").open("w") as beside:
+        fd = beside.fileno()
+        ask = ["sh", "-c", f"test -e /proc/self/fd/{fd} && echo open || echo closed"]
+        bare = subprocess.run(ask, pass_fds=[fd], capture_output=True, text=True, check=True)
+        assert bare.stdout == "open\n", "the control"
+        done = shell.run("--policy", shell.allow_all, "--", *ask, pass_fds=[fd])
+    assert (done.stdout, done.stderr, done.returncode) == ("closed\n", "", 0)
+
+
 @pytest.mark.parametrize("status", [0, 1, 3, 125, 255])
 def test_the_exit_status_is_the_commands(shell: Shell, status: int) -> None:
     """Any status comes through, and nothing is said about it."""

@@ -19,6 +19,9 @@ SPARED = {
     "rampart_seccomp.calls.processes",
     "rampart_seccomp.calls.sending",
     "rampart_seccomp.calls.sockets",
+    "rampart_seccomp.launch.command",
+    "rampart_seccomp.kernel.probes",
+    "rampart_seccomp.launch.popen",
     "rampart_seccomp.policy.cases",
     "rampart_seccomp.policy.explanation",
     "rampart_seccomp.policy.lint",
@@ -26,6 +29,7 @@ SPARED = {
     "ruamel.yaml",
     "secrets",
     "shutil",
+    "sysconfig",
 }
 """Modules that a start with warm caches does not need."""
 
@@ -54,6 +58,21 @@ def test_a_start_imports_no_more_than_it_needs() -> None:
     assert output(f"{START}\nprint(*known)") & SPARED == set()
 
 
+def test_the_package_alone_imports_next_to_nothing() -> None:
+    """Whoever only imports it does not wait; the first name brings all that trees need, and no asyncio."""
+    found = output("import rampart_seccomp as rampart\nknown = set(sys.modules)\nprint(*known)")
+    assert {name for name in found if name.partition(".")[0] in ("attr", "rampart_seccomp")} == {
+        "rampart_seccomp"
+    }
+    everything = "[getattr(rampart, name) for name in rampart.__all__ if name != 'create_subprocess_exec']"
+    late = f"import rampart_seccomp as rampart\nrampart.deny\nknown = set(sys.modules)\n{everything}"
+    assert output(f"{late}\nprint(*(set(sys.modules) - known))") == set()
+    assert "asyncio" not in output(f"{late}\nprint(*sys.modules)")
+    assert output("import rampart_seccomp as rampart\nprint(rampart.Process.__module__)") == {
+        "rampart_seccomp.events"
+    }
+
+
 def test_what_is_imported_later_is_ours() -> None:
     """While a tree runs, only this package is searched: on the search path it could have left a module."""
     late = sorted(name for name in SPARED if name.startswith("rampart_seccomp.") and "writing" not in name)
@@ -61,3 +80,28 @@ def test_what_is_imported_later_is_ours() -> None:
     found = output(f"{program}\nprint(*(set(sys.modules) - known))")
     assert found >= set(late)
     assert {name for name in found if name.partition(".")[0] != "rampart_seccomp"} == set()
+
+
+GENERATED = """
+import attrs, rampart_seccomp as rampart, rampart_seccomp.lowlevel as lowlevel
+shown = [getattr(face, name) for face in (rampart, lowlevel) for name in face.__all__]
+shown = {each for each in shown if isinstance(each, type)}
+shown |= {each for known in shown for each in known.__subclasses__()}
+ours = [module for name, module in list(sys.modules.items()) if name.startswith("rampart_seccomp.")]
+values = {value for module in ours for value in vars(module).values() if isinstance(value, type)}
+for value in values - shown:
+    if "__attrs_attrs__" in vars(value) and "__repr__" in vars(value):
+        print(f"{value.__module__}.{value.__name__}")
+"""
+
+NOT_YET = {
+    "rampart_seccomp.broker.lineage.Standing",
+    "rampart_seccomp.broker.verifying.Flight",
+    "rampart_seccomp.calls.starting.Expected",
+}
+
+
+def test_values_that_nobody_sees_have_no_text() -> None:
+    """attrs writes and compiles each method of a class at its import: only what users see has a repr."""
+    found = output(f"{START}{GENERATED}")
+    assert found - NOT_YET == set()

@@ -16,7 +16,7 @@ from fake_broker import FakeBroker
 from launching import eventually, gone, state
 
 from marked import NAME, end_marked, left, mark, marked
-from rampart_seccomp.kernel.probes import signal_scope
+from rampart_seccomp.kernel.landlock import signal_scope
 from rampart_seccomp.launch import Popen
 
 pytestmark = [

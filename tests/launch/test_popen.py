@@ -199,6 +199,32 @@ except KeyboardInterrupt:
     assert gone(command)
 
 
+def test_an_end_is_not_slept_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wait that is limited wakes when the tree ends, where subprocess sleeps between looks."""
+    slept: list[float] = []
+    sleep = time.sleep
+    monkeypatch.setattr(time, "sleep", lambda seconds: (slept.append(seconds), sleep(seconds))[1])
+    bare = subprocess.Popen(["sleep", "0.2"])
+    bare.wait(20)
+    assert slept, "the control: this is how subprocess waits"
+    process = Popen(["sleep", "0.2"], broker=FakeBroker())
+    slept.clear()
+    assert process.wait(20) == 0
+    assert slept == []
+
+
+def test_a_timeout_is_told_as_given() -> None:
+    """The exception of a wait that was too short names its whole time."""
+    with Popen(["sleep", "876"], broker=FakeBroker()) as process:
+        for timeout in (0.1, 0, -1):
+            with pytest.raises(subprocess.TimeoutExpired) as raised:
+                process.wait(timeout)
+            assert raised.value.timeout == timeout
+        process.kill()
+    for timeout in (1e12, float("inf")):
+        assert Popen(["true"], broker=FakeBroker()).wait(timeout) == 0
+
+
 def test_launcher_is_found() -> None:
     """It is a program in the package directory."""
     done = subprocess.run([launcher_path()], capture_output=True, text=True)

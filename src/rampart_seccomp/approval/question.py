@@ -16,7 +16,7 @@ __all__ = ["Approver", "Question", "headless_approver"]
 _LINE_LIMIT = 2000
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class Question:
     """An event that waits for an answer, and why it is asked about.
 

@@ -15,7 +15,7 @@ __all__ = ["Bindings"]
 _KEPT = 8
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class _Bound:
     policy: AnyPolicy
     rules: tuple[Rule, ...]
@@ -34,13 +34,20 @@ class Bindings:
     def __init__(self) -> None:
         self._kept: deque[_Bound] = deque(maxlen=_KEPT)
 
-    def matcher(self, policy: AnyPolicy, **place: Any) -> AnyMatcher:
-        """Bind a policy; arguments as for `Policy.matcher`, hashable."""
+    def matcher(self, policy: AnyPolicy, *, verified: bool, **place: Any) -> AnyMatcher:
+        """Bind a policy.
+
+        Args:
+            policy: The policy.
+            verified: False: what is remembered is given without a look at the links. It must not decide
+                anything before this was called again with True, and then only if it is still given.
+            place: As for `Policy.matcher`, hashable.
+        """
         rules = policy.effective
         where = (*sorted(place.items()), os.environb.get(b"TMPDIR"))
         for bound in self._kept:
             same = bound.policy is policy and bound.place == where and bound.rules == rules
-            if same and bound.matcher.stands:
+            if same and (not verified or bound.matcher.stands):
                 return bound.matcher
         made = policy.matcher(**place)
         self._kept.appendleft(_Bound(policy, rules, where, made))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from rampart_seccomp.broker import forks, threads
 from rampart_seccomp.broker.bindings import Bindings
+from rampart_seccomp.broker.crew import Crews
 from rampart_seccomp.broker.enforcing import Prospect, ensure_enforceable, traps_for
 from rampart_seccomp.broker.engine import Tables
 from rampart_seccomp.broker.granting import Granted, grants_for, overruled, with_grants
@@ -28,7 +29,7 @@ from rampart_seccomp.calls.stillness import Stillness
 from rampart_seccomp.errors import AuditError, BrokerClosed
 from rampart_seccomp.events import Operation
 from rampart_seccomp.kernel.filter import Filter, load_filter
-from rampart_seccomp.kernel.probes import signal_scope
+from rampart_seccomp.kernel.landlock import signal_scope
 from rampart_seccomp.kernel.traps import Traps
 from rampart_seccomp.policy import AnyMatcher, AnyPolicy
 
@@ -110,6 +111,7 @@ class Broker:
         self._telling = Telling(audit, explain, policy, self._question_everything)
         self._stillness = Stillness()
         self._bindings = Bindings()
+        self._crews = Crews()
         self._planted = tuple(harness_code())
         # Bound to where the first command most likely starts, which then finds it bound.
         self._names = HostNames(self._matcher(policy, os.path.realpath(_here()), self._files).host_names)
@@ -146,7 +148,8 @@ class Broker:
         name = os.fsencode(arguments[0] if program is None else program)
         with self._changing:
             policy = with_grants(self.policy, self._granted)
-            matcher = self._matcher(policy, where, self._files)
+            # Verified while the launcher starts: `_verify`.
+            matcher = self._matcher(policy, where, self._files, verified=False)
             traps = self._traps(policy)
             filtered = self._filter(traps)
             tables = Tables.of(matcher) if self._native else None
@@ -327,13 +330,16 @@ class Broker:
         for session in sessions:
             ensure_enforceable(policy, session.traps, session.command_pid)
 
-    def _matcher(self, policy: AnyPolicy, directory: bytes, files: Iterable[str]) -> AnyMatcher:
+    def _matcher(
+        self, policy: AnyPolicy, directory: bytes, files: Iterable[str], *, verified: bool = True
+    ) -> AnyMatcher:
         """Bind a policy to a launch directory, with what no tree may touch, whatever the policy."""
         protected = (*cache_directories(), *map(os.fsencode, files))
         if self._audit is not None:
             protected += tuple(self._audit.paths)
         return self._bindings.matcher(
             policy,
+            verified=verified,
             home=self._home,
             directory=directory,
             protected=protected,
@@ -362,6 +368,7 @@ class Broker:
             session.close()
         for session in sessions:
             session.wait_written(_PATIENCE)
+        self._crews.close()
         self._telling.close()
 
     def __enter__(self) -> Broker:
@@ -378,9 +385,23 @@ class Broker:
         self._lock = threading.Lock()
         self._changing = threading.Lock()
         self._sessions.clear()
+        self._crews.forsake()
         self._telling.forsake()
 
     # For the sessions
+
+    def _verify(self, session: Session) -> None:
+        """Have a tree, before it begins, judged as the links on the way of its patterns are now."""
+        with self._changing:
+            with self._lock:
+                where = self._sessions.get(session)
+            if where is None:
+                return  # it was closed meanwhile
+            policy = with_grants(self.policy, self._granted)
+            matcher = self._matcher(policy, where, self._files)
+            if matcher is not session.matcher:
+                tables = Tables.of(matcher) if session.native else None
+                session.judge_under(matcher, self._names, policy.features, tables)
 
     def degraded(self, operation: Operation) -> bool:
         """Tell whether the operation may go on unverified although the policy relies on it."""

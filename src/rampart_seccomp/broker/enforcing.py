@@ -22,7 +22,7 @@ _LACKING = {
 }
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class Prospect:
     """What policies to come may restrict, beyond the one in force.
 

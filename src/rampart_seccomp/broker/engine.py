@@ -33,7 +33,17 @@ _CHUNK = 1 << 16  # small enough that the C library gives the memory back, or us
 _CHUNKS = 128  # more than the largest of the engine's journals
 
 
-@attrs.define(eq=False)
+@functools.cache
+def _numbers() -> Any:
+    """Give the numbers of the calls that the engine answers; -1 for those that there are none of here."""
+    numbers = ffi.new("struct rs_numbers *")
+    for field, _ in ffi.typeof("struct rs_numbers").fields:
+        number = number_of(field)
+        setattr(numbers, field, -1 if number is None else number)
+    return numbers
+
+
+@attrs.define(eq=False, repr=False)
 class Tables:
     """A policy as the engine takes it; made beforehand, so that putting it in force cannot fail.
 
@@ -81,12 +91,9 @@ class Engine:
     def __init__(self, listener: Listener, member: int, names: Stillness) -> None:
         self._listener = listener
         self._names = names  # it must outlive the threads
-        numbers = ffi.new("struct rs_numbers *")
-        for field, _ in ffi.typeof("struct rs_numbers").fields:
-            setattr(numbers, field, number_of(field) if number_of(field) is not None else -1)
         made = ffi.new("struct rs_engine **")
         checked(
-            lib.rs_engine_new(listener.fd, listener.launcher, member, names.raw, numbers, made),
+            lib.rs_engine_new(listener.fd, listener.launcher, member, names.raw, _numbers(), made),
             "start the engine",
         )
         self._raw = made[0]

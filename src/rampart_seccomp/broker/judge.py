@@ -25,7 +25,7 @@ DISAGREE = "built-in: the engine's tables, which the policy contradicts"
 """Never to be seen: tables and matcher say the same, which tests compare."""
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class Judgement:
     """The verdict on one effect of a call.
 
@@ -61,11 +61,12 @@ class Judge:
         questions: Those of the tree.
 
     Attributes:
+        matcher: The policy.
         lineage: What the processes of the tree were verified to be; None before it has started.
     """
 
     def __init__(self, matcher: AnyMatcher, names: HostNames, questions: Questions) -> None:
-        self._matcher = matcher
+        self.matcher = matcher
         self._names = names
         self.questions = questions
         self.lineage: Lineage | None = None
@@ -89,7 +90,7 @@ class Judge:
         """
         if call.refusal is not None:
             return [self._refused(call, call.refusal)]
-        judged = [(event, self._matcher.decide(event)) for event in self._informed(call)]
+        judged = [(event, self.matcher.decide(event)) for event in self._informed(call)]
         for event, decision in judged:
             if decision.verdict == "deny":
                 return [_denied(event, decision)]
@@ -119,7 +120,7 @@ class Judge:
         """Say why the engine decided as it did, about an event that this policy decides on its own."""
         if isinstance(event, ConnectEvent) and event.address is not None:
             event = attrs.evolve(event, names=self._names.known(event.address))
-        decision = self._matcher.decide(event)
+        decision = self.matcher.decide(event)
         if decision.verdict == ("allow" if allowed else "deny"):
             return _allowed(event, decision) if allowed else _denied(event, decision)
         return Judgement(event, allowed=allowed, where=f"{DISAGREE}: {decision.where}")
@@ -127,7 +128,7 @@ class Judge:
     @property
     def relies_on_execs(self) -> bool:
         """True if the policy restricts what is executed, or asks who acts."""
-        return self._matcher.needs_process or not self._matcher.policy.unrestricted(Operation.EXEC)
+        return self.matcher.needs_process or not self.matcher.policy.unrestricted(Operation.EXEC)
 
     def suggest(self, judgement: Judgement) -> str | None:
         """Say what to write into the policy to allow what was denied; None if nothing would."""
@@ -135,7 +136,7 @@ class Judge:
             return None
         from rampart_seccomp.policy import suggest
 
-        return suggest(self._matcher, judgement.event, judgement.decision)
+        return suggest(self.matcher, judgement.event, judgement.decision)
 
     def _look_beneath(self, event: Event, renaming: Renaming) -> None:
         found = self._renaming.look_beneath(renaming)
@@ -150,13 +151,13 @@ class Judge:
     def _informed(self, call: Call) -> list[Event]:
         """Give the effects with what the policy asks about them: names, who acts, variables."""
         events = [self._with_names(event) for event in call.events]
-        if self._matcher.needs_environment and isinstance(call, ExecCall):
+        if self.matcher.needs_environment and isinstance(call, ExecCall):
             changed = self._changed_variables(call)
             events = [
                 attrs.evolve(event, changed=changed) if isinstance(event, ExecEvent) else event
                 for event in events
             ]
-        if any(event.operation in self._matcher.process_operations for event in events):
+        if any(event.operation in self.matcher.process_operations for event in events):
             process = describe(call.notification, self.lineage)
             events = [attrs.evolve(event, process=process) for event in events]
         return events
@@ -167,7 +168,7 @@ class Judge:
         return self.lineage.changed_variables(call.notification.tgid, call.expected.environment)
 
     def _with_names(self, event: Event) -> Event:
-        if isinstance(event, ConnectEvent) and event.address is not None and self._matcher.host_names:
+        if isinstance(event, ConnectEvent) and event.address is not None and self.matcher.host_names:
             return attrs.evolve(event, names=self._names.names_of(event.address))
         return event
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import site
 import sys
-import sysconfig
 
 import rampart_seccomp
 
@@ -20,8 +19,9 @@ def harness_code() -> list[bytes]:
     """
     found = {os.path.dirname(rampart_seccomp.__file__), site.getusersitepackages()}
     found.update(site.getsitepackages())
-    paths = sysconfig.get_paths()
-    found |= {paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    # As sysconfig has it ("stdlib", "platstdlib"), which takes longer to import than a command to run.
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    found |= {os.path.dirname(os.__file__), os.path.join(sys.base_exec_prefix, sys.platlibdir, version)}
     if sys.prefix != sys.base_prefix:
         found.add(sys.prefix)
     return sorted(os.fsencode(os.path.realpath(path)) for path in found if path)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import queue
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rampart_seccomp.calls.shim import lib
+from rampart_seccomp.calls.shim import checked, lib
 
 __all__ = ["Pool"]
 
@@ -81,14 +80,14 @@ class Pool:
         self._threads += 1
 
     def _work(self) -> None:
-        # The host program's signals are for its own threads; only the one that ends a wait is for ours.
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - {lib.rs_interrupt_signal()})
+        checked(lib.rs_block_signals(), "pthread_sigmask")
         lib.rs_thread_prepare()
         while True:
             job = self._next()
             if job is None:
                 return
             job()
+            del job  # what it refers to may end with it
 
     def _next(self) -> Job | None:
         """Take a job; None to end."""

@@ -52,7 +52,7 @@ class Bounced(Exception):
     """The call was answered so that it is made again, once signals and stops have taken their course."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Pending:
     """A question, from when it was first put until its call is over.
 

@@ -21,7 +21,7 @@ _WHO = struct.Struct("=II")
 _WHO_PROCESS = struct.Struct("=iIQQQ")
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Acting:
     """A process of the tree as it was when a record was made.
 
@@ -38,7 +38,7 @@ class Acting:
     image: tuple[int, int]
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Record:
     """What the engine decided about one effect of a call.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-import resource
 import select
 import signal
 import socket
@@ -22,15 +21,13 @@ from rampart_seccomp.broker.judge import Judge
 from rampart_seccomp.broker.ledger import Ledger
 from rampart_seccomp.broker.lineage import Lineage
 from rampart_seccomp.broker.names import HostNames
-from rampart_seccomp.broker.pool import Pool
 from rampart_seccomp.broker.verifying import Verifying
-from rampart_seccomp.calls.call import Setting, Vigil
+from rampart_seccomp.calls.call import Setting
 from rampart_seccomp.calls.notification import Listener, Notification
-from rampart_seccomp.calls.shim import lib
 from rampart_seccomp.calls.stillness import Stillness
 from rampart_seccomp.errors import BrokerClosed, KernelSupportError, LimitExceeded
 from rampart_seccomp.events import Operation
-from rampart_seccomp.kernel.probes import SCOPE_ABI
+from rampart_seccomp.kernel.landlock import SCOPE_ABI
 from rampart_seccomp.kernel.traps import Traps
 from rampart_seccomp.launch import protocol
 from rampart_seccomp.launch.handover import accept, start_error
@@ -90,21 +87,20 @@ class Session:
         self._name = name
         self._listener: Listener | None = None
         self._verifying: Verifying | None = None
-        # All threads that must be there are there before the tree is: it may use up what the user may have.
-        self._pool = Pool()
-        self._vigil = Vigil(_waiting_max(), self._pool.lending)
-        self._setting = Setting(names=names, vigil=self._vigil, lend=self._pool.lending, features=features)
+        self._crew = broker._crews.take()
+        lend = self._crew.pool.lending
+        self._setting = Setting(names=names, vigil=self._crew.vigil, lend=lend, features=features)
         self._ledger = Ledger(broker._telling)
         self._deciding = Deciding(judge, tables, self._setting, self._ledger, broker._telling)
         self._answering = Answering(
-            self._deciding, self._setting, self._pool, self._ledger, broker._telling, self._fail
+            self._deciding, self._setting, self._crew.pool, self._ledger, broker._telling, self._fail
         )
         self._settled = threading.Event()
         self._error: BaseException | None = None
         self._wake, self._woken = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         forks.enroll(self)
-        self._thread = threading.Thread(target=self._run, name="rampart-session", daemon=True)
-        self._thread.start()
+        self._thread: int | None = None
+        self._crew.lead(self._run)
 
     # For the harness
 
@@ -121,7 +117,7 @@ class Session:
         return self._ledger.events
 
     def _catch_up(self) -> None:
-        if self._thread is not threading.current_thread():
+        if self._thread != threading.get_ident():
             self._deciding.catch_up()
 
     @property
@@ -186,6 +182,11 @@ class Session:
         """True if an engine answers what the policy decides without asking anybody."""
         return self._deciding.native
 
+    @property
+    def matcher(self) -> AnyMatcher:
+        """What the judge applies."""
+        return self._deciding.judge.matcher
+
     def judge_under(
         self, matcher: AnyMatcher, names: HostNames, features: frozenset[str], tables: Tables | None
     ) -> None:
@@ -226,11 +227,11 @@ class Session:
     def _engine(self) -> Engine | None:
         return self._deciding.engine
 
-    # The session's thread
+    # The thread that leads the crew
 
     def _run(self) -> None:
+        self._thread = threading.get_ident()
         try:
-            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - {lib.rs_interrupt_signal()})
             if self._hand_over():
                 self._serve()
         except BaseException as error:
@@ -248,10 +249,8 @@ class Session:
         self._control.see_off()
         # The last calls are recorded, and use the listener, before it is gone; a stuck one is not waited for.
         idle = self._answering.wait_quiet(_LAST_WORDS)
-        idle = self._deciding.end() and idle
-        self._pool.close()
-        self._vigil.close()
-        if self._listener is not None and idle:
+        stopped = self._deciding.end()
+        if self._listener is not None and idle and stopped:
             with forks.excluded:
                 self._listener.close()
         self._setting.sockets.close()
@@ -261,11 +260,14 @@ class Session:
         os.close(woken)
         forks.leave(self)
         self._broker._forget(self)
+        self._thread = None
+        self._broker._crews.give_back(self._crew, idle=idle)
         self.finished.set()
         self.command_ended.set()
 
     def _hand_over(self) -> bool:
         """Receive the listener and let the command go; False if the session was closed first."""
+        self._broker._verify(self)  # takes about as long as the launcher needs until it has something to say
         poll = select.poll()
         poll.register(self._wake, select.POLLIN)
         poll.register(self._control, select.POLLIN)
@@ -286,7 +288,7 @@ class Session:
         lineage = Lineage(taken.command_pid, self._setting.adopters)
         self._setting.verifier = self._verifying = Verifying(
             self._control.send,
-            self._pool.lending,
+            self._crew.pool.lending,
             lineage,
             self._answering.note_tampering,
             self._control.nudge,
@@ -294,8 +296,9 @@ class Session:
             degraded=lambda: not self._judge.relies_on_execs or self._broker.degraded(Operation.EXEC),
         )
         self._judge.questions.bounce = self._verifying.bounce
-        self._deciding.begin(lineage, taken.listener, taken.command_pid)
+        # It comes as far as its execve, which waits for an answer: all that answers is made ready meanwhile.
         self._control.send(protocol.Go())
+        self._deciding.begin(lineage, taken.listener, taken.command_pid)
         return True
 
     def _serve(self) -> None:
@@ -425,9 +428,3 @@ class Session:
         there = self._hear_out()
         self._answering.submit(notification)
         return there
-
-
-def _waiting_max() -> int:
-    """How many calls may wait for a peer at a time: each holds a few descriptors of ours (RLIMIT_NOFILE)."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return 400 if soft < 0 else max(16, min(400, soft // 16))

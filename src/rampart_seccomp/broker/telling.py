@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -31,7 +32,7 @@ class Telling:
         audit: Where to record: a path, an open log, or nowhere.
         explain: Stream on which each distinct denial is told once.
         policy: In force at first.
-        broken: Called once, when the log has failed.
+        broken: Method of the broker; called once, when the log has failed.
 
     Attributes:
         audit: The log.
@@ -54,7 +55,7 @@ class Telling:
         self.broken = False
         self._own = isinstance(audit, (str, bytes, os.PathLike))
         self._explain = explain
-        self._on_broken = broken
+        self._on_broken = weakref.WeakMethod(broken)  # a broker that nobody uses any more shall go
         self._told: set[tuple[str, str, str]] = set()
         self._lock = threading.Lock()
         self.ensure_recordable(policy)
@@ -156,7 +157,9 @@ class Telling:
         """Have everything denied from here on: what cannot be recorded does not happen."""
         if not self.broken:
             self.broken = True
-            self._on_broken()
+            on_broken = self._on_broken()
+            if on_broken is not None:
+                on_broken()
             self.report(f"rampart: everything is denied from here on: {failure}\n")
 
     def report(self, text: str) -> None:

@@ -54,7 +54,7 @@ class Refusal:
     errno: int = errno.EACCES
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Linking:
     """A symbolic link that would stand at a name: it must not lead around what is watched beneath that name.
 

@@ -222,7 +222,7 @@ def _refusal(notification: Notification, pin: Pin, flags: int) -> Refusal | None
     return None
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class OpenCall(Call):
     """An open file for the target."""
 

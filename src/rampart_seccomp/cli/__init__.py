@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import atexit
+import gc
 import importlib
 import os
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from rampart_seccomp.approval.escape import printable
-
-__all__ = ["FAILURE", "Parser", "complain", "main"]
+__all__ = ["FAILURE", "Parser", "complain", "entry", "main"]
 
 PROGRAM = "rampart-seccomp"
 
 FAILURE = 125
 """Exit status of a failure that is Rampart's own, wrong usage included; nothing was started."""
+
+_GARBAGE = 100_000
+"""Objects that may be made before garbage is looked for; a start makes fewer."""
 
 COMMANDS = {
     "run": "put a command behind a policy",
@@ -73,7 +76,28 @@ class Parser(argparse.ArgumentParser):
 
 def complain(message: str, program: str = PROGRAM) -> None:
     """Print one line on standard error, whatever is in the message."""
+    from rampart_seccomp.approval.escape import printable
+
     print(f"{program}: {printable(message)}", file=sys.stderr, flush=True)
+
+
+def entry() -> NoReturn:
+    """Be the program: run the command line, and end as it says.
+
+    What is made at the start lives to the end, so it is not searched for garbage all the time, and at the end
+    the interpreter is not taken apart. Either takes longer than many a command.
+    """
+    gc.set_threshold(_GARBAGE)
+    try:
+        status = main()
+    except SystemExit as leaving:
+        status = leaving.code if isinstance(leaving.code, int) else FAILURE
+    try:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(status)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -35,7 +35,7 @@ class Match(NamedTuple):
     value: int
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Case:
     """A disposition for some arguments of a call: those that meet all of the conditions."""
 
@@ -44,7 +44,7 @@ class Case:
     errno: int | None = None
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Syscall:
     """One entry of the table.
 

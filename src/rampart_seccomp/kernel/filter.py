@@ -31,7 +31,7 @@ CACHE = Cache("bpf")
 """Filters built before; none is believed without a proof."""
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Filter:
     """A checked filter.
 

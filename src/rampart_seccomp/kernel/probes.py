@@ -18,27 +18,26 @@ import attrs
 
 from rampart_seccomp.errors import KernelSupportError, LibraryMissing
 from rampart_seccomp.kernel import libseccomp
+from rampart_seccomp.kernel.landlock import SCOPE_ABI, landlock_abi
 
-__all__ = ["SCOPE_ABI", "Features", "Finding", "probe", "signal_scope"]
+__all__ = ["Features", "Finding", "probe"]
 
 State = Literal["ok", "degraded", "missing"]
 
 # Numbers that are the same on every architecture, and those that are not.
-_PIDFD_OPEN, _OPENAT2, _PIDFD_GETFD, _LANDLOCK_CREATE_RULESET = 434, 437, 438, 444
+_PIDFD_OPEN, _OPENAT2, _PIDFD_GETFD = 434, 437, 438
 _SECCOMP = {"x86_64": 317, "aarch64": 277}
 _PTRACE = {"x86_64": 101, "aarch64": 117}
 _UNSHARE = {"x86_64": 272, "aarch64": 97}
 
 _SECCOMP_SET_MODE_FILTER, _SECCOMP_GET_NOTIF_SIZES = 1, 3
 _NEW_LISTENER, _WAIT_KILLABLE_RECV = 1 << 3, 1 << 5
-_LANDLOCK_VERSION = 1 << 0
 _PIDFD_THREAD = os.O_EXCL
 _SEIZE, _CLONE_FS, _CAP_SYS_PTRACE = 0x4206, 0x200, 19
-SCOPE_ABI = 6  # the first Landlock ABI with signal scopes: landlock(7)
 _LIBRARY_FLOOR = (2, 5)  # the first libseccomp with user notification
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class Finding:
     """One line of ``doctor``.
 
@@ -55,7 +54,7 @@ class Finding:
     hint: str = ""
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Features:
     """What was found.
 
@@ -242,15 +241,6 @@ def _release_at_least(release: str, major: int, minor: int) -> bool:
     return found is not None and (int(found[1]), int(found[2])) >= (major, minor)
 
 
-def _landlock_abi() -> int:
-    return max(0, _call(_LANDLOCK_CREATE_RULESET, None, 0, _LANDLOCK_VERSION)[0])
-
-
-def signal_scope() -> bool:
-    """Tell whether the kernel can confine a tree's signals to it: landlock(7), LANDLOCK_SCOPE_SIGNAL."""
-    return _landlock_abi() >= SCOPE_ABI
-
-
 def _openat2() -> bool:
     """Ask with a struct that is too small: EINVAL comes from the call itself (openat2(2))."""
     return _call(_OPENAT2, -100, None, None, 0)[1] == errno.EINVAL
@@ -333,7 +323,7 @@ def probe() -> Features:
         notification_sizes=_notification_sizes(),
         wait_killable=_wait_killable(),
         sync_wake_up=_release_at_least(system.release, 6, 6),
-        landlock_abi=_landlock_abi(),
+        landlock_abi=landlock_abi(),
         openat2=_openat2(),
         pidfd_getfd=_pidfd(thread=False),
         pidfd_thread=_pidfd(thread=True),

@@ -18,7 +18,7 @@ __all__ = ["Argument", "Command", "Supervision", "nudge", "supervise"]
 Argument = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class Command:
     """A command as subprocess understands its arguments.
 
@@ -74,7 +74,7 @@ def nudge(launcher: int) -> None:
         os.close(pidfd)
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class Supervision:
     """A session, and the broker if it was made for this one command."""
 
@@ -142,9 +142,9 @@ def supervise(
         policy = Policy.load("agent" if policy is None else policy)
     own = Broker(policy, on_ask=on_ask, audit=audit, explain=explain)
     try:
-        return Supervision(
-            own.wrap(command.argv, program=command.program, directory=where, linger=False), own
-        )
+        wrapped = own.wrap(command.argv, program=command.program, directory=where, linger=False)
+        own._crews.close()  # there is no next tree that could use its threads
+        return Supervision(wrapped, own)
     except BaseException:
         own.close()
         raise

@@ -32,7 +32,7 @@ _HINT = (
 )
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class Offer:
     """A command line that starts behind a filter, and our end of its control socket.
 
@@ -47,7 +47,7 @@ class Offer:
     theirs: socket.socket
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class HandOver:
     """A child that waits, behind its filter, for the word to start.
 

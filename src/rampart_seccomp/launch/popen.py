@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import threading
@@ -22,6 +23,9 @@ __all__ = ["CompletedProcess", "Popen", "run"]
 
 # The tree is gone by then; what is left is the broker's own writing.
 SETTLE_SECONDS = 5.0
+
+_POLL_MAX = 2**31 - 1
+"""Milliseconds that poll(2) can wait."""
 
 PREEXEC_REFUSED = (
     "preexec_fn is not supported: it would run before the filter is in, in a copy of this process, and the "
@@ -191,10 +195,19 @@ class Popen(subprocess.Popen[AnyStr]):
             status = self._leave_lingering()
             if status is not None:
                 return status
-        status = super().wait(timeout)
+        status = super().wait(timeout) if timeout is None else self._wait_at_most(timeout)
         if not self.session.lingers:
             self._supervision.settle(SETTLE_SECONDS)
         return status
+
+    def _wait_at_most(self, timeout: float) -> int:
+        """Wait for the launcher as subprocess does, which would look for its end only now and then."""
+        left = timeout if self.returncode is not None else _wait_ended(self.pid, timeout)
+        try:
+            return super().wait(left)
+        except subprocess.TimeoutExpired as error:
+            error.timeout = timeout
+            raise
 
     def _leave_lingering(self) -> int | None:
         """Return the status of a command whose tree lingers, None if it is no such; the launcher goes on."""
@@ -224,6 +237,22 @@ class Popen(subprocess.Popen[AnyStr]):
         # A launcher that stopped with its command does not read orders.
         if sig in (signal.SIGCONT, signal.SIGKILL):
             nudge(self.pid)
+
+
+def _wait_ended(pid: int, timeout: float) -> float:
+    """Sleep until a child has ended, at most so many seconds; give what is left of them."""
+    deadline = time.monotonic() + timeout
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError:
+        return timeout  # somebody else has reaped it, or there are no descriptors left
+    try:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        poll.poll(min(max(0.0, timeout) * 1000, _POLL_MAX))
+    finally:
+        os.close(pidfd)
+    return deadline - time.monotonic()
 
 
 def _reap(pid: int) -> None:

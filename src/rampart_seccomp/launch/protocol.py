@@ -82,7 +82,7 @@ class Limit(enum.IntEnum):
     WALL_TIME = 2
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class Limits:
     """What START limits; 0: no limit.
 
@@ -105,7 +105,7 @@ class Limits:
 _NO_LIMITS = Limits()
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Start:
     """Install this filter. Carries one descriptor: a pidfd of the harness.
 
@@ -144,7 +144,7 @@ class Start:
         return cls(program, StartFlag(flags), filter_flags, Limits(**values))
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Go:
     """Run the command: its memory was proven readable."""
 
@@ -160,7 +160,7 @@ class Go:
         return cls()
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Signal:
     """Send a signal to the command, or to every process of the tree."""
 
@@ -178,7 +178,7 @@ class Signal:
         return cls(signo, bool(tree))
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Listener:
     """The filter is in; the child waits for GO. Carries one descriptor: the listener.
 
@@ -209,7 +209,7 @@ class Listener:
         return cls(child_pid, address, nonce, abi, bool(scoped))
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Started:
     """execve(2) took place: the command runs."""
 
@@ -225,7 +225,7 @@ class Started:
         return cls()
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Stopping:
     """The command was stopped by job control, and the launcher is about to stop likewise."""
 
@@ -241,7 +241,7 @@ class Stopping:
         return cls()
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Failed:
     """The command was never run; `errno` says why, and the launcher ends."""
 
@@ -272,7 +272,7 @@ class Outcome(enum.IntEnum):
     """The process died."""
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class File:
     """A file by its numbers, as stat(2) has them."""
 
@@ -283,7 +283,7 @@ class File:
 _NO_FILE = File(0, 0)
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Trace:
     """Trace a thread that waits in a held execve. Carries a memfd if the strings do not fit in the packet.
 
@@ -335,7 +335,7 @@ class Trace:
         return cls(tid, tgid, cookie, File(dev, ino), command_size, size, File(other_dev, other_ino), strings)
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Release:
     """The call was not let go after all."""
 
@@ -353,7 +353,7 @@ class Release:
         return cls(tid, cookie)
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Halt:
     """Have a thread stop once on its way out of the call it waits in."""
 
@@ -372,7 +372,7 @@ class Halt:
         return cls(tid, tgid, cookie)
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Traced:
     """The thread will stop at the commit of its exec, if `errno` is 0."""
 
@@ -390,7 +390,7 @@ class Traced:
         return cls(errno, cookie)
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Child:
     """A process, by its pid and the clock tick since boot in which it was started."""
 
@@ -399,7 +399,7 @@ class Child:
     start_time: int
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Executed:
     """What came of a traced exec.
 
@@ -435,7 +435,7 @@ class Executed:
         return cls(Outcome(outcome), cookie, pid, start_time, children)
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Ended:
     """The command has ended, and its tree lives on; sent with LINGER only.
 
@@ -456,7 +456,7 @@ class Ended:
         return cls(status)
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Exceeded:
     """The tree is ended because of this limit."""
 

@@ -7,6 +7,7 @@ one (``GIT_SSH_COMMAND``, ``PAGER``) is not among them: the other program is kno
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Iterable
@@ -108,10 +109,21 @@ def _names(patterns: Iterable[str]) -> re.Pattern[bytes]:
 
 
 _LOADED = _names(LOADED)
-_INTERPRETED = [
-    (re.compile(rf"(?:{programs})(?:-?[0-9][0-9.]*t?)?(?:\.[a-z]+)?".encode()), _names(patterns))
-    for programs, patterns in INTERPRETED.items()
-]
+
+
+@functools.lru_cache(maxsize=1024)
+def _planting(base: bytes) -> tuple[re.Pattern[bytes], ...]:
+    """Give the patterns that count for images of a name; few are needed, and to compile all takes a while."""
+    found = [_LOADED]
+    for programs, patterns in INTERPRETED.items():
+        beginnings = tuple(programs.replace("\\", "").encode().split(b"|"))
+        # env(1) starts what its arguments name, such as the interpreter behind a script's `#!/usr/bin/env`.
+        if base == b"env" or (
+            base.startswith(beginnings)
+            and re.fullmatch(rf"(?:{programs})(?:-?[0-9][0-9.]*t?)?(?:\.[a-z]+)?".encode(), base)
+        ):
+            found.append(_names(patterns))
+    return tuple(found)
 
 
 def clean(path: bytes, variables: Iterable[bytes]) -> bool:
@@ -121,12 +133,7 @@ def clean(path: bytes, variables: Iterable[bytes]) -> bool:
         path: Real path of the image; of a script, of its last interpreter.
         variables: Names of the variables that count, or ``NAME=value`` each.
     """
-    base = os.path.basename(path)
-    # env(1) starts what its arguments name, such as the interpreter behind a script's `#!/usr/bin/env`.
-    planting = [
-        _LOADED,
-        *(names for programs, names in _INTERPRETED if base == b"env" or programs.fullmatch(base)),
-    ]
+    planting = _planting(os.path.basename(path))
     return not any(
         pattern.fullmatch(variable.partition(b"=")[0]) for variable in variables for pattern in planting
     )

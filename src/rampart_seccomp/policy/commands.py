@@ -17,7 +17,7 @@ __all__ = ["CommandPattern", "parse_command"]
 Argument = re.Pattern[bytes] | None
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class CommandPattern:
     """One parsed entry of ``commands:``.
 

@@ -28,7 +28,7 @@ class Match(enum.Enum):
     EXCEPTED = "excepted"
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class Acting:
     """A program of a lineage, with the places of its paths in the automaton.
 
@@ -42,7 +42,7 @@ class Acting:
     execs: tuple[Subject, ...]
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class Subject:
     """An event with the places of its paths in the automaton.
 
@@ -61,7 +61,7 @@ class Subject:
     anyone: bool = False
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Command:
     """A command pattern with the slot of its program.
 
@@ -99,7 +99,7 @@ class Command:
         return any(self.matches(subject, strict=strict) for subject in acting.execs)
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Conditions:
     """The matching keys of a rule, or of one of its exceptions, bound to slots; the empty one has none.
 
@@ -180,7 +180,7 @@ class Conditions:
         )
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class Entry:
     """A rule as the matcher holds it.
 

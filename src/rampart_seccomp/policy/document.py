@@ -39,7 +39,7 @@ _CONSTANTS: dict[str, Plain] = {
 }
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Scalar:
     """A single value. `text` is as written, `value` as YAML 1.2's core schema reads it."""
 
@@ -50,7 +50,7 @@ class Scalar:
     kind = "a single value"
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Items:
     """A list."""
 
@@ -60,7 +60,7 @@ class Items:
     kind = "a list"
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Pairs:
     """A mapping, in the order written."""
 

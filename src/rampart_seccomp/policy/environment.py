@@ -79,7 +79,7 @@ class Environment:
         }
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class StackedEnvironment:
     """The environments of a stack: what one layer drops, no other brings back."""
 

@@ -53,7 +53,7 @@ def to_texts(value: Any) -> tuple[str, ...]:
     return tuple(map(_text, value))
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class Exemption:
     """Conditions under which a rule is silent: alternatives within a key, all of them across keys.
 

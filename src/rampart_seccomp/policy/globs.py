@@ -45,7 +45,7 @@ MAX_TRANSITIONS = 16384
 _SPECIAL = re.compile(rb"[*?\[\\{]")
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class AnyComponents:
     """The component ``**``: any number of components, none included."""
 
@@ -53,7 +53,7 @@ class AnyComponents:
 ANY = AnyComponents()
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Wildcard:
     """A component with ``*``, ``?`` or ``[...]`` in it."""
 
@@ -70,7 +70,7 @@ Component = bytes | Wildcard | AnyComponents
 Tail = tuple[Component, ...]
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Glob:
     """One parsed pattern.
 

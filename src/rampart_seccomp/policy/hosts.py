@@ -24,7 +24,7 @@ _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\Z")
 _NUMERIC = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+))*\Z")
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class HostPattern:
     """One parsed entry of ``hosts:``; exactly one of the first four is set.
 
@@ -65,7 +65,7 @@ class HostPattern:
         )
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class LocalPattern:
     """One parsed entry of ``ports:``.
 

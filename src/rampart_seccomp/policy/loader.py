@@ -80,7 +80,7 @@ def _known_profiles() -> str:
     return f"the profiles are {', '.join(profiles())}; a file ends in .yaml or has a '/' in its name"
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class _File:
     """A policy file.
 

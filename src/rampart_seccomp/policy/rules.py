@@ -150,7 +150,7 @@ def _one_operation(value: str) -> str:
     return str(value)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class PolicyTest:
     """One entry of ``tests:``: what the policy must answer.
 

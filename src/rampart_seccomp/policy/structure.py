@@ -52,7 +52,7 @@ ENVIRONMENT = ("drop", "pass")
 WHOLE_OPERATION = "leave it out to cover the whole operation"
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class Place:
     """A word with where it stands."""
 
@@ -61,7 +61,7 @@ class Place:
     key: str
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class Extension:
     """One entry of ``extends``.
 
@@ -78,7 +78,7 @@ class Extension:
     excepts: tuple[tuple[Place, tuple[Except, ...]], ...] = ()
 
 
-@attrs.define(kw_only=True)
+@attrs.define(kw_only=True, eq=False, repr=False)
 class Draft:
     """What one file says, before it is united with what it extends.
 
