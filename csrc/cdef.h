@@ -136,6 +136,12 @@ int rs_walker_new(size_t memory, struct rs_walker **out);
 void rs_walker_free(struct rs_walker *walker);
 int rs_decide_path(const struct rs_tables *tables, struct rs_walker *walker, enum rs_operation operation,
                    const char *path, size_t length, struct rs_verdict *out);
+struct rs_program_names {
+    const char *path, *named, *argv0;
+};
+int rs_plants(const struct rs_tables *tables, struct rs_walker *walker, const char *variables, size_t size);
+int rs_decide_exec(const struct rs_tables *tables, struct rs_walker *walker, const struct rs_program_names *names,
+                   int plants, struct rs_verdict *out);
 int rs_decide_address(const struct rs_tables *tables, enum rs_operation operation, const unsigned char *address,
                       size_t length, unsigned port, struct rs_verdict *out);
 
