@@ -312,12 +312,16 @@ static enum rs_outcome send_off(struct rs_held *held, const struct start *start)
         return outcome;
     if (held_valid(held) < 0)
         return RS_ANSWERED;
-    if (flights_enter(flights, &held->n, &plan) < 0)
+    int rc = flights_enter(flights, &held->n, &plan);
+    if (rc == -EBUSY) {
+        held_hear(held->engine); /* that it is over, perhaps */
+        rc = flights_enter(flights, &held->n, &plan);
+    }
+    if (rc < 0)
         return RS_QUESTION;
     record(held, start);
     /* What is known of this task is of another program from now on; it makes no call before it is one. */
     rs_engine_forget(held->engine, 0);
-    int rc;
     while ((rc = flights_order(flights, &held->n, &plan)) == -EAGAIN && held_valid(held) == 0) {
         (void)held_may_block(held); /* none to be had: those that are there come to it in time */
         flights_wait(flights);
@@ -325,6 +329,7 @@ static enum rs_outcome send_off(struct rs_held *held, const struct start *start)
     }
     if (rc < 0)
         flights_cancel(flights, &held->n);
+    held_hear(held->engine); /* what came of others, while nobody waits for us */
     return rc < 0 && held_valid(held) == 0 ? RS_QUESTION : RS_ANSWERED;
 }
 
@@ -333,7 +338,6 @@ enum rs_outcome held_exec(struct rs_held *held, uint64_t address, uint64_t argv,
     char path[PATH_MAX];
     struct start start;
     const pid_t tid = (pid_t)held->n.pid;
-    held_hear(held->engine);
     /* The leader: its number is the process's, and stays its own. */
     if (!flights_ready(held->engine->flights) || syscall(SYS_tgkill, tid, tid, 0) != 0)
         return RS_QUESTION;

@@ -27,6 +27,9 @@ struct traced {
     struct rs_trace judged;
     bool engine; /* it was the engine who judged it, and is told what came of it */
     bool released;
+    int directory; /* of the process in /proc, or -1: not opened yet */
+    uint32_t n_ancestors;
+    struct rs_child ancestors[RS_MAX_ANCESTORS]; /* of one that the engine judged */
     struct traced *next;
     const unsigned char *expected; /* the command line and, behind it, the environment */
     size_t mapped;                 /* bytes at `expected` that are a mapping; 0: they stand in `packed` */
@@ -56,7 +59,7 @@ static struct traced *keep(const struct rs_trace *judged, const unsigned char *p
     struct traced *entry = malloc(sizeof(*entry) + (file < 0 ? size : 0));
     if (entry == NULL)
         return NULL;
-    *entry = (struct traced){.judged = *judged, .expected = entry->packed};
+    *entry = (struct traced){.judged = *judged, .directory = -1, .expected = entry->packed};
     if (file < 0) {
         if (size != 0)
             memcpy(entry->packed, packed, size);
@@ -74,12 +77,13 @@ static struct traced *keep(const struct rs_trace *judged, const unsigned char *p
 
 static void discard(struct traced *entry)
 {
+    close_fd(&entry->directory);
     if (entry->mapped != 0)
         (void)munmap((void *)(uintptr_t)entry->expected, entry->mapped);
     free(entry);
 }
 
-/* Have a thread stop at the end of the call it waits in. -ESRCH, -EPERM, -ENOMEM: it will not. */
+/* Have a thread stop at the end of the call it waits in: the first entry is its then. -ESRCH, -EPERM, -ENOMEM: not. */
 static int seize(struct tracer *tracer, const struct rs_trace *judged, const unsigned char *packed, int file, bool engine)
 {
     const pid_t tid = (pid_t)judged->tid;
@@ -116,6 +120,21 @@ static int send_untraced(const struct tracer *tracer, const struct rs_trace *jud
 }
 
 /*
+ * Find out whom a process descends from, which is soon to stand at its exec: while the kernel is at work there is nothing
+ * else to do, and when it stands every moment counts. The broker looks for itself while it judges.
+ */
+static void look_ahead(struct tracer *tracer, struct traced *entry)
+{
+    const pid_t pid = (pid_t)entry->judged.tgid;
+    struct process process;
+    entry->directory = open_process(pid);
+    if (entry->directory < 0 || read_process(entry->directory, "stat", &process) != 0 ||
+        has_executed(tracer->executed, pid, process.start_time))
+        return;
+    entry->n_ancestors = list_ancestors(process.parent, tracer->executed, entry->ancestors);
+}
+
+/*
  * The engine's order, which spares it to wait for us: start to trace, and answer the call. Its id is of this very call;
  * if the call is not there any more, nothing that the thread does next was judged. Takes `file`. Returns -errno only if
  * the engine is gone.
@@ -134,6 +153,7 @@ int trace_and_continue(struct tracer *tracer, const struct trace_packet *order, 
         const struct rs_release release = {.cookie = order->head.cookie};
         release_trace(tracer, &release);
     }
+    look_ahead(tracer, tracer->first);
     return 0;
 }
 
@@ -183,21 +203,18 @@ static void send_outcome(const struct tracer *tracer, const struct traced *entry
 }
 
 /* Say that an exec has committed, and who the process is that made it. */
-static void send_committed(struct tracer *tracer, const struct traced *entry, int directory,
-                           const struct process *process)
+static void send_committed(struct tracer *tracer, const struct traced *entry, const struct process *process)
 {
     static struct executed_packet packet;
     const pid_t pid = (pid_t)entry->judged.tgid;
     packet.head = executed(entry, RS_COMMITTED);
     packet.head.start_time = process->start_time;
-    packet.head.n_children = list_children(directory, pid, packet.relatives);
-    uint32_t count = packet.head.n_children != UINT32_MAX ? packet.head.n_children : 0;
-    /* The broker looks for itself while it judges; the engine leaves that to us. */
-    if (entry->engine && !has_executed(tracer->executed, pid, process->start_time))
-        packet.head.n_ancestors = list_ancestors(process->parent, tracer->executed, packet.relatives + count);
+    packet.head.n_children = list_children(entry->directory, pid, packet.relatives);
+    packet.head.n_ancestors = entry->n_ancestors;
+    const uint32_t listed = packet.head.n_children != UINT32_MAX ? packet.head.n_children : 0;
+    memcpy(packet.relatives + listed, entry->ancestors, entry->n_ancestors * sizeof(packet.relatives[0]));
     note_executed(tracer->executed, pid, process->start_time);
-    count += packet.head.n_ancestors;
-    const size_t size = sizeof(packet.head) + count * sizeof(packet.relatives[0]);
+    const size_t size = sizeof(packet.head) + (listed + entry->n_ancestors) * sizeof(packet.relatives[0]);
     (void)send_packet(told(tracer, entry), tracer->harness, &packet, size, -1);
 }
 
@@ -219,14 +236,15 @@ static void forget(struct tracer *tracer, struct traced *entry)
 }
 
 /* A process stands at its exec. True if it may go on: it is what was judged, and the broker knows. Else it is killed. */
-static bool is_as_judged(struct tracer *tracer, const struct traced *entry, pid_t pid)
+static bool is_as_judged(struct tracer *tracer, struct traced *entry, pid_t pid)
 {
     struct process process;
-    autofd int directory = open_process(pid);
-    if (!entry->released && directory >= 0 && read_process(directory, "stat", &process) == 0 &&
-        committed_as_judged(directory, pid, &process, &entry->judged, entry->expected)) {
+    if (entry->directory < 0)
+        entry->directory = open_process(pid);
+    if (!entry->released && entry->directory >= 0 && read_process(entry->directory, "stat", &process) == 0 &&
+        committed_as_judged(entry->directory, pid, &process, &entry->judged, entry->expected)) {
         /* Told before the program runs: what it does next is judged by who it is now. */
-        send_committed(tracer, entry, directory, &process);
+        send_committed(tracer, entry, &process);
         return true;
     }
     /* One that was killed by somebody else meanwhile stands no more, and cannot be looked at. */

@@ -323,16 +323,20 @@ static int accept_path(struct rs_walker *walker, const char *path, size_t length
     return rs_accepted(walker->tables, kept->of, kept->count, accepted);
 }
 
-/* Whether a variable of this name is one that conditions are about. */
-static int plants(struct rs_walker *walker, const unsigned char *name, size_t length)
+/* Reach the directory whose names are those of variables: no path has it. */
+static int reach_variables(struct rs_walker *walker, uint32_t *state)
 {
     static const unsigned char directory[] = {'/', 0};
-    uint32_t state, hash = HASH_SEED;
+    return reach_kept(walker, directory, directory + sizeof directory, state);
+}
+
+/* Whether a variable of this name is one that conditions are about. */
+static int plants(struct rs_walker *walker, uint32_t state, const unsigned char *name, size_t length)
+{
+    uint32_t hash = HASH_SEED;
     for (size_t i = 0; i < length; i++)
         hash = hash_byte(hash, name[i]);
-    int error = reach_kept(walker, directory, directory + sizeof directory, &state);
-    if (error == 0)
-        error = follow(walker, &state, name, length, hash);
+    int error = follow(walker, &state, name, length, hash);
     if (error != 0)
         return error;
     struct kept *kept = kept_at(walker, state);
@@ -354,17 +358,20 @@ int rs_plants(const struct rs_tables *tables, struct rs_walker *walker, const ch
     if (!tables->variables)
         return 0;
     walk_in(walker, tables);
-    int found = 0;
+    uint32_t state;
+    int found = reach_variables(walker, &state);
     for (const char *at = variables, *end; found == 0 && at < variables + size; at = end + 1) {
         end = memchr(at, 0, (size_t)(variables + size - at));
         if (end == NULL)
             return -EINVAL;
         const char *equals = memchr(at, '=', (size_t)(end - at));
         const size_t length = (size_t)((equals != NULL ? equals : end) - at);
-        found = plants(walker, (const unsigned char *)at, length);
+        found = plants(walker, state, (const unsigned char *)at, length);
         if (found == -ENOSPC) {
             forget(walker);
-            found = plants(walker, (const unsigned char *)at, length);
+            found = reach_variables(walker, &state);
+            if (found == 0)
+                found = plants(walker, state, (const unsigned char *)at, length);
         }
     }
     return found;
