@@ -33,7 +33,7 @@ def measure(stage: Stage, settings: Settings) -> list[Figure]:
     ways = [attrs.evolve(BARE, name=mode) for mode in MODES]
 
     def microseconds(_: str, way: Way) -> tuple[float, None]:
-        parts = [LAUNCHER / f"{name}.c" for name in ("trace", "process", "committed", "children", "control")]
+        parts = [LAUNCHER / f"{name}.c" for name in ("trace", "process", "committed", "relatives", "control")]
         program = stage.program("verified", f"-I{LAUNCHER}", *parts)
         argv = (program, way.name, str(settings.count(500)), stage.project / "static")
         return float(stage.run(BARE, argv, stage.project).output.split()[-1]), None

@@ -11,17 +11,17 @@ TABLES = ["tables.c", "patterns.c", "rules.c", "walker.c"]
 """Sources that evaluate compiled policies, and need nothing else."""
 SOURCES = [
     *("listener.c", "target.c", "resolve.c", "files.c", "sockets.c", "identity.c", "names.c"),
-    *("engine.c", "held.c", "held_open.c", "held_names.c", "held_sockets.c"),
+    *("engine.c", "held.c", "held_open.c", "held_names.c", "held_sockets.c", "held_exec.c", "flights.c"),
     *("who.c", "journal.c", *TABLES),
 ]
 HEADERS = [
     *("rampart.h", "cdef.h", "protocol.h", "newer.h", "engine.h", "held.h"),
-    *("journal.h", "tables.h", "compiled.h"),
+    *("journal.h", "flights.h", "tables.h", "compiled.h"),
 ]
 LAUNCHER = [
     *("launch.c", "child.c", "control.c", "environment.c", "install.c", "program.c"),
     *("scope.c", "guard.c", "limits.c", "tree.c", "witness.c"),
-    *("trace.c", "process.c", "committed.c", "children.c"),
+    *("trace.c", "process.c", "committed.c", "relatives.c"),
 ]
 """Sources of rampart-seccomp-launch, which setup.py builds."""
 COMPILE_ARGS = ["-std=gnu11", "-O2", "-fvisibility=hidden"]
@@ -41,6 +41,7 @@ PRELUDE = """
 #pragma GCC diagnostic ignored "-Wunused-parameter"
 #pragma GCC diagnostic ignored "-Wmissing-prototypes"
 #include "engine.h"
+#include "flights.h"
 #include "journal.h"
 """
 

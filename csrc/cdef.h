@@ -136,6 +136,12 @@ int rs_walker_new(size_t memory, struct rs_walker **out);
 void rs_walker_free(struct rs_walker *walker);
 int rs_decide_path(const struct rs_tables *tables, struct rs_walker *walker, enum rs_operation operation,
                    const char *path, size_t length, struct rs_verdict *out);
+struct rs_program_names {
+    const char *path, *named, *argv0;
+};
+int rs_plants(const struct rs_tables *tables, struct rs_walker *walker, const char *variables, size_t size);
+int rs_decide_exec(const struct rs_tables *tables, struct rs_walker *walker, const struct rs_program_names *names,
+                   int plants, struct rs_verdict *out);
 int rs_decide_address(const struct rs_tables *tables, enum rs_operation operation, const unsigned char *address,
                       size_t length, unsigned port, struct rs_verdict *out);
 
@@ -158,7 +164,7 @@ struct rs_record {
 #define RS_RECORD_ALL 1
 #define RS_RECORD_REQUIRED 2
 struct rs_numbers {
-    int32_t open, openat, creat, unlink, unlinkat, rmdir, mkdir, mkdirat, connect, sendto, sendmsg;
+    int32_t open, openat, creat, unlink, unlinkat, rmdir, mkdir, mkdirat, connect, sendto, sendmsg, execve, execveat;
     int32_t setuid, setgid, setreuid, setregid, setresuid, setresgid, setfsuid, setfsgid, setgroups, capset, prctl, umask;
 };
 struct rs_engine;
@@ -167,6 +173,15 @@ int rs_engine_new(int listener, pid_t launcher, pid_t member, struct rs_names *n
 int rs_engine_start(struct rs_engine *engine, unsigned threads);
 int rs_engine_decide(struct rs_engine *engine, struct rs_tables *tables, uint32_t flags);
 void rs_engine_forget(struct rs_engine *engine, int blind);
+struct rs_file {
+    uint64_t dev, ino;
+};
+#define RS_LANDED_ROOM ...
+int rs_engine_trace(struct rs_engine *engine, int channel, int launcher, const struct rs_file *loaders, size_t count);
+void rs_engine_traces(struct rs_engine *engine);
+int rs_engine_claim(struct rs_engine *engine, pid_t tgid);
+void rs_engine_unclaim(struct rs_engine *engine, pid_t tgid);
+int64_t rs_engine_landed(struct rs_engine *engine, char *buffer, size_t size);
 int rs_engine_fd(const struct rs_engine *engine);
 int rs_engine_question(struct rs_engine *engine, struct rs_notification *out);
 int64_t rs_engine_records(struct rs_engine *engine, int others, char *buffer, size_t size);

@@ -11,10 +11,10 @@
 
 /* The format; policy/tables.py writes it. Numbers are 32 bits wide, in the byte order of the machine. */
 
-enum { MAGIC = 0x54425352, VERSION = 1, OPERATIONS = RS_LISTEN + 1, FILE_OPERATIONS = RS_METADATA + 1 };
+enum { MAGIC = 0x54425352, VERSION = 2, OPERATIONS = RS_LISTEN + 1, FILE_OPERATIONS = RS_METADATA + 1 };
 enum { LEVEL_ALLOW, LEVEL_ASK, LEVEL_DENY, LEVEL_GRANT, LEVEL_RESOLVER };
 enum { ENTRY_LOGS = 1, ENTRY_RULE = 2 };
-enum { BY_PATH = 1, BY_ADDRESS = 2, BY_OTHER = 4 };
+enum { BY_PATH = 1, BY_ADDRESS = 2, BY_OTHER = 4, BY_COMMAND = 8, BY_VARIABLE = 16, FLAGS = 31 };
 enum { FAMILY_ANY, FAMILY_NAME, FAMILY_IPV4 = 4, FAMILY_IPV6 = 6 };
 enum { ITEM_BYTE, ITEM_ANY, ITEM_STAR, ITEM_SET };
 enum { ERROR_MAX = 4095, LIMIT = 1 << 28 };
@@ -124,6 +124,7 @@ struct rs_tables {
     size_t affix_longest[2];
     struct place *places;
     uint32_t *entry_of;     /* of a condition */
+    bool variables;         /* some condition is about variables */
     uint32_t *listed;       /* entries to be looked at whatever the path, by layer and operation */
     uint32_t *listed_first; /* by layer and operation, and the end */
 };
@@ -164,6 +165,13 @@ int rs_accepted(const struct rs_tables *tables, const uint32_t *nodes, size_t co
 /* rules.c: a verdict in one number that is not 0 */
 uint32_t rs_judge_path(const struct rs_tables *tables, enum rs_operation operation,
                        const struct set *accepted);
+/* What an exec is judged by: the conditions that match the image's path, the name that it was started under, and the base
+ * name in argv[0]; and whether it is started with a variable that some condition is about. */
+struct started {
+    struct set path, named, base;
+    bool plants;
+};
+uint32_t rs_judge_exec(const struct rs_tables *tables, const struct started *started);
 void rs_unpack(uint32_t verdict, struct rs_verdict *out);
 
 #endif

@@ -66,6 +66,8 @@ static bool whole_order(const union order *order, size_t size, bool has_file)
     switch (order->type) {
     case RS_GO:
         return size == sizeof(struct rs_go) && !has_file;
+    case RS_LEND:
+        return size == sizeof(struct rs_lend) && has_file;
     case RS_SIGNAL:
         return size == sizeof(struct rs_signal) && !has_file;
     case RS_TRACE:

@@ -88,6 +88,54 @@ int rs_engine_question(struct rs_engine *engine, struct rs_notification *out)
     return there;
 }
 
+/* Execs */
+
+void held_hear(struct rs_engine *engine)
+{
+    int heard;
+    do {
+        struct rs_notification untraced;
+        heard = flights_hear(engine->flights, &untraced);
+        if ((heard & RS_HEARD_QUESTION) && ask(engine, &untraced) < 0)
+            (void)rs_notif_reply(engine->listener, untraced.id, 0, EACCES);
+        if (heard & RS_HEARD_TELL)
+            wake(engine);
+    } while (heard & RS_HEARD_QUESTION);
+}
+
+int rs_engine_trace(struct rs_engine *engine, int channel, int launcher, const struct rs_file *loaders, size_t count)
+{
+    engine->loaders = calloc(count + 1, sizeof *loaders);
+    if (!engine->loaders)
+        return -ENOMEM;
+    memcpy(engine->loaders, loaders, count * sizeof *loaders);
+    engine->loaders_count = count;
+    flights_open(engine->flights, channel, launcher);
+    return 0;
+}
+
+void rs_engine_traces(struct rs_engine *engine)
+{
+    flights_prove(engine->flights, 1);
+}
+
+int rs_engine_claim(struct rs_engine *engine, pid_t tgid)
+{
+    held_hear(engine);
+    return flights_claim(engine->flights, tgid);
+}
+
+void rs_engine_unclaim(struct rs_engine *engine, pid_t tgid)
+{
+    flights_unclaim(engine->flights, tgid);
+}
+
+int64_t rs_engine_landed(struct rs_engine *engine, char *buffer, size_t size)
+{
+    held_hear(engine);
+    return flights_take(engine->flights, buffer, size);
+}
+
 /* What decides */
 
 static void end_reign(struct rs_reign *reign)
@@ -162,7 +210,8 @@ static int is_taken(const struct rs_numbers *numbers, int32_t nr)
 {
     const int32_t taken[] = {
         numbers->openat, numbers->open,  numbers->creat,   numbers->unlink,  numbers->unlinkat, numbers->rmdir,
-        numbers->mkdir,  numbers->mkdirat, numbers->connect, numbers->sendto, numbers->sendmsg,
+        numbers->mkdir,  numbers->mkdirat, numbers->connect, numbers->sendto, numbers->sendmsg, numbers->execve,
+        numbers->execveat,
     };
     for (size_t i = 0; i < sizeof taken / sizeof *taken; i++)
         if (nr == taken[i])
@@ -242,6 +291,10 @@ static enum rs_outcome answer(struct rs_held *held)
         return held_connect(held, (int)args[0], args[1], args[2]);
     if (nr == numbers->sendto)
         return held_sendto(held, args);
+    if (nr == numbers->execve)
+        return held_exec(held, args[0], args[1], args[2]);
+    if (nr == numbers->execveat)
+        return (int)args[0] == AT_FDCWD && (int)args[4] == 0 ? held_exec(held, args[1], args[2], args[3]) : RS_QUESTION;
     return held_sendmsg(held, args);
 }
 
@@ -424,7 +477,8 @@ static void *watch(void *argument)
         }
         (void)pthread_cond_timedwait(&engine->watched, &engine->watching, &until);
         look(engine, &done);
-        quiet = done == seen ? quiet + 1 : 0;
+        held_hear(engine);
+        quiet = done == seen && !flights_look(engine->flights, held_clock()) ? quiet + 1 : 0;
         seen = done;
     }
     (void)pthread_mutex_unlock(&engine->watching);
@@ -452,6 +506,7 @@ void rs_engine_free(struct rs_engine *engine)
         struct rs_worker *worker = &engine->workers[i];
         rs_walker_free(worker->walker);
         free(worker->buffer);
+        rs_pages_free(worker->strings, EXEC_ROOM);
         for (int task = 0; task < TASKS; task++)
             free(worker->tasks[task].who);
     }
@@ -459,6 +514,8 @@ void rs_engine_free(struct rs_engine *engine)
         end_reign(engine->reign);
     rs_journal_free(engine->records);
     rs_journal_free(engine->others);
+    flights_free(engine->flights);
+    free(engine->loaders);
     rs_close_fd(&engine->root);
     rs_close_fd(&engine->descriptors);
     rs_close_fd(&engine->wake);
@@ -482,6 +539,7 @@ void rs_engine_forsake(struct rs_engine *engine)
     rs_close_fd(&engine->descriptors);
     rs_close_fd(&engine->root);
     rs_close_fd(&engine->wake);
+    flights_close(engine->flights);
 }
 
 static int init_locks(struct rs_engine *engine)
@@ -524,6 +582,8 @@ int rs_engine_new(int listener, pid_t launcher, pid_t member, struct rs_names *n
     rc = engine->reign ? rs_journal_new(RECORDS_SIZE, 0, &engine->records) : -ENOMEM;
     if (rc == 0)
         rc = rs_journal_new(OTHERS_SIZE, 1, &engine->others);
+    if (rc == 0)
+        rc = flights_new(&engine->flights);
     if (rc == 0)
         rc = engine->wake = rs_result(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     if (rc >= 0) {

@@ -15,6 +15,7 @@
 
 struct rs_engine;
 struct rs_names;
+struct rs_file;
 
 /* names.c: all changes of names by the trees of a broker are made while holding this. */
 int rs_names_new(struct rs_names **out);
@@ -31,7 +32,7 @@ int64_t rs_describe(pid_t pid, pid_t launcher, char *buffer, size_t size);
 
 /* The numbers of the calls that the engine takes; all others are questions. From the table of system calls. */
 struct rs_numbers {
-    int32_t open, openat, creat, unlink, unlinkat, rmdir, mkdir, mkdirat, connect, sendto, sendmsg;
+    int32_t open, openat, creat, unlink, unlinkat, rmdir, mkdir, mkdirat, connect, sendto, sendmsg, execve, execveat;
     int32_t setuid, setgid, setreuid, setregid, setresuid, setresgid, setfsuid, setfsgid, setgroups, capset, prctl, umask;
 };
 
@@ -57,6 +58,25 @@ int rs_engine_decide(struct rs_engine *engine, struct rs_tables *tables, uint32_
  * nothing that is learnt is kept from call to call.
  */
 void rs_engine_forget(struct rs_engine *engine, int blind);
+
+/*
+ * Make execs possible: over `channel` the launcher traces them and lets them go; `launcher` is its pidfd. Both are the
+ * engine's from here. `loaders` are the dynamic loaders of the system. Before rs_engine_start. -ENOMEM: it has neither.
+ */
+int rs_engine_trace(struct rs_engine *engine, int channel, int launcher, const struct rs_file *loaders, size_t count);
+
+/* An exec has been traced, in Python: from now on they are judged here. One that cannot be traced takes that back. */
+void rs_engine_traces(struct rs_engine *engine);
+
+/* Keep a process for something that Python has traced there. -EBUSY: the engine has, and that is not over. -ENOMEM. */
+int rs_engine_claim(struct rs_engine *engine, pid_t tgid);
+void rs_engine_unclaim(struct rs_engine *engine, pid_t tgid);
+
+/*
+ * Take what has come of execs, in the order in which they came to their end, all that the launcher has said so far: as
+ * struct rs_landed has it. Returns the bytes; 0 if there is nothing. Needs RS_LANDED_ROOM bytes at least.
+ */
+int64_t rs_engine_landed(struct rs_engine *engine, char *buffer, size_t size);
 
 /* An eventfd (eventfd(2)), readable while there are questions or records to take. */
 int rs_engine_fd(const struct rs_engine *engine);

@@ -383,21 +383,34 @@ void held_add(struct rs_effects *effects, enum rs_operation operation)
     effects->each[effects->count++].operation = operation;
 }
 
-/* Give a number, and write down what was decided about one effect. */
-static void put(struct rs_held *held, const struct rs_effects *effects, const struct rs_effect *effect, int keep,
-                int error)
+/* Give a number, and write down a decision, of which `head` has what is its own. */
+static void put(struct rs_held *held, struct rs_record head, const char *object, size_t length, int keep)
 {
     struct rs_engine *engine = held->engine;
     const struct rs_task *task = held->task;
+    head.sequence = atomic_fetch_add(&engine->sequence, 1);
+    head.serial = rs_tables_serial(held->reign->tables);
+    head.began = (uint64_t)held->began;
+    head.held = (uint64_t)(held_clock() - held->began);
+    head.tid = (pid_t)held->n.pid;
+    head.tgid = task && task->identified ? task->identity.tgid : 0;
+    head.nr = held->n.nr;
+    struct rs_journal *journal = keep ? engine->records : engine->others;
+    /* Room was reserved; the rest is bounded here. So neither can fail. */
+    (void)rs_journal_put(journal, &head, object, length, keep ? task->who : NULL, keep ? task->who_size : 0);
+    if (keep) {
+        held->reserved--;
+        const uint64_t one = 1;
+        (void)!write(engine->wake, &one, sizeof one); /* full: then it is readable already */
+    }
+}
+
+/* Write down what was decided about one effect. */
+static void put_effect(struct rs_held *held, const struct rs_effects *effects, const struct rs_effect *effect, int keep,
+                       int error)
+{
     struct rs_record head = {
         .flags = effect->verdict.answer == RS_ALLOW ? RS_RECORD_ALLOWED : 0,
-        .sequence = atomic_fetch_add(&engine->sequence, 1),
-        .serial = rs_tables_serial(held->reign->tables),
-        .began = (uint64_t)held->began,
-        .held = (uint64_t)(held_clock() - held->began),
-        .tid = (pid_t)held->n.pid,
-        .tgid = task && task->identified ? task->identity.tgid : 0,
-        .nr = held->n.nr,
         .error = error,
         .operation = (uint32_t)effect->operation,
     };
@@ -405,15 +418,7 @@ static void put(struct rs_held *held, const struct rs_effects *effects, const st
         head.flags |= effects->datagram ? RS_RECORD_DATAGRAM : 0;
         head.port = effects->port;
     }
-    struct rs_journal *journal = keep ? engine->records : engine->others;
-    /* Room was reserved; the rest is bounded here. So neither can fail. */
-    (void)rs_journal_put(journal, &head, effects->path, effects->length, keep ? task->who : NULL,
-                         keep ? task->who_size : 0);
-    if (keep) {
-        held->reserved--;
-        const uint64_t one = 1;
-        (void)!write(engine->wake, &one, sizeof one); /* full: then it is readable already */
-    }
+    put(held, head, effects->path, effects->length, keep);
 }
 
 static int kept(const struct rs_held *held, const struct rs_verdict *verdict)
@@ -447,6 +452,18 @@ static int prepare_record(struct rs_held *held, unsigned count)
         return size < 0 ? (int)size : -ESRCH;
     task->who_size = (size_t)size;
     return 0;
+}
+
+/* The same; *outcome says what becomes of the call if it cannot. */
+static int reserve(struct rs_held *held, unsigned count, enum rs_outcome *outcome)
+{
+    const int rc = prepare_record(held, count);
+    *outcome = RS_QUESTION;
+    if (rc == -ENOSPC && (held->reign->flags & RS_RECORD_REQUIRED)) {
+        atomic_fetch_add(&held->engine->unrecorded, 1);
+        *outcome = held_fail(held, EACCES);
+    }
+    return rc;
 }
 
 static int decide(const struct rs_held *held, const struct rs_effects *effects, enum rs_operation operation,
@@ -493,19 +510,15 @@ enum rs_outcome held_judge(struct rs_held *held, struct rs_effects *effects, int
     /* Nothing was read of anybody else, or nobody waits for the answer. */
     if (denied && held_valid(held) < 0)
         return RS_ANSWERED;
-    int rc = prepare_record(held, denied ? 1 : keep);
-    if (rc == -ENOSPC && (held->reign->flags & RS_RECORD_REQUIRED)) {
-        atomic_fetch_add(&held->engine->unrecorded, 1);
-        return held_fail(held, EACCES);
-    }
-    if (rc < 0)
-        return RS_QUESTION;
+    enum rs_outcome outcome;
+    if (reserve(held, denied ? 1 : keep, &outcome) < 0)
+        return outcome;
     if (!denied) {
         *allowed = 1;
         return RS_ANSWERED;
     }
     const int error = denied->verdict.error > 0 ? denied->verdict.error : EACCES;
-    put(held, effects, denied, 1, error);
+    put_effect(held, effects, denied, 1, error);
     return held_fail(held, error);
 }
 
@@ -513,7 +526,24 @@ enum rs_outcome held_judge(struct rs_held *held, struct rs_effects *effects, int
 void held_record(struct rs_held *held, const struct rs_effects *effects, int error)
 {
     for (unsigned i = 0; i < effects->count; i++)
-        put(held, effects, &effects->each[i], kept(held, &effects->each[i].verdict), error);
+        put_effect(held, effects, &effects->each[i], kept(held, &effects->each[i].verdict), error);
+}
+
+/* Make sure that allowed starts of programs can be on record; else *outcome says what becomes of the call. */
+int held_reserve_starts(struct rs_held *held, const struct rs_verdict *verdicts, unsigned count,
+                        enum rs_outcome *outcome)
+{
+    unsigned keep = 0;
+    for (unsigned i = 0; i < count; i++)
+        keep += (unsigned)kept(held, &verdicts[i]);
+    return reserve(held, keep, outcome);
+}
+
+/* Write down the start of a program that was allowed; RS_OBJECT_ROOM says what its object is. */
+void held_record_start(struct rs_held *held, const struct rs_verdict *verdict, const char *object, size_t length)
+{
+    const struct rs_record head = {.flags = RS_RECORD_ALLOWED, .operation = RS_EXEC};
+    put(held, head, object, length, kept(held, verdict));
 }
 
 enum rs_outcome held_reply(struct rs_held *held, int64_t value)

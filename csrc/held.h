@@ -5,6 +5,7 @@
 #define RAMPART_HELD_H
 
 #include "engine.h"
+#include "flights.h"
 #include "journal.h"
 
 #include <pthread.h>
@@ -48,6 +49,7 @@ struct rs_worker {
     atomic_int_fast64_t since; /* CLOCK_MONOTONIC, nanoseconds; 0: receiving */
     struct rs_walker *walker;
     char *buffer; /* MESSAGE_MAX bytes, or NULL */
+    char *strings; /* EXEC_ROOM bytes, or NULL */
     struct rs_task tasks[TASKS];
 };
 
@@ -63,6 +65,9 @@ struct rs_engine {
     struct rs_names *names;
     struct rs_numbers numbers;
     struct rs_journal *records, *others;
+    struct rs_flights *flights;
+    struct rs_file *loaders; /* the dynamic loaders of the system */
+    size_t loaders_count;
     atomic_uint_fast64_t sequence, age, answered, asked, unrecorded;
     atomic_int stopping, blind;
     atomic_int differ, shared; /* tasks may have other rights than each other; `rights` is set */
@@ -110,6 +115,10 @@ struct rs_effect {
 
 #define EFFECTS_MAX 2
 #define MESSAGE_MAX 65536
+#define IMAGES_MAX 6     /* scripts that are each other's interpreters, and a program (fs/exec.c: exec_binprm) */
+#define SCRIPT_LINE 256  /* bytes of a file in which a #! line must end (fs/exec.c: BINPRM_BUF_SIZE) */
+#define PREFIX_ROOM (IMAGES_MAX * (PATH_MAX + SCRIPT_LINE)) /* what scripts put before the arguments */
+#define EXEC_ROOM (PREFIX_ROOM + RS_STRINGS_ROOM + RS_IMAGES_ROOM)
 
 struct rs_effects {
     unsigned count;
@@ -143,6 +152,9 @@ int held_child_name(const struct rs_held *held, int parent, const char *name, ch
 void held_add(struct rs_effects *effects, enum rs_operation operation);
 enum rs_outcome held_judge(struct rs_held *held, struct rs_effects *effects, int *allowed);
 void held_record(struct rs_held *held, const struct rs_effects *effects, int error);
+int held_reserve_starts(struct rs_held *held, const struct rs_verdict *verdicts, unsigned count,
+                        enum rs_outcome *outcome);
+void held_record_start(struct rs_held *held, const struct rs_verdict *verdict, const char *object, size_t length);
 enum rs_outcome held_reply(struct rs_held *held, int64_t value);
 enum rs_outcome held_fail(struct rs_held *held, int error);
 void held_forget(struct rs_task *task);
@@ -150,14 +162,17 @@ char *held_buffer(struct rs_held *held);
 
 /* engine.c: to be asked before anything that may wait for others; -EAGAIN if nobody would be left to receive. */
 int held_may_block(struct rs_held *held);
+/* engine.c: take in what the launcher has said of execs. */
+void held_hear(struct rs_engine *engine);
 
-/* held_open.c, held_names.c, held_sockets.c */
+/* held_open.c, held_names.c, held_sockets.c, held_exec.c */
 enum rs_outcome held_open(struct rs_held *held, int dirfd, uint64_t path, uint64_t flags, uint64_t mode);
 enum rs_outcome held_remove(struct rs_held *held, int dirfd, uint64_t path, int flags);
 enum rs_outcome held_make_directory(struct rs_held *held, int dirfd, uint64_t path, uint64_t mode);
 enum rs_outcome held_connect(struct rs_held *held, int fd, uint64_t address, uint64_t length);
 enum rs_outcome held_sendto(struct rs_held *held, const uint64_t *args);
 enum rs_outcome held_sendmsg(struct rs_held *held, const uint64_t *args);
+enum rs_outcome held_exec(struct rs_held *held, uint64_t path, uint64_t argv, uint64_t variables);
 
 static inline void held_drop_pin(struct rs_pin *pin)
 {

@@ -93,7 +93,7 @@ int rs_journal_put(struct rs_journal *journal, struct rs_record *head, const cha
                    const char *who, size_t who_size)
 {
     static const char zeroes[8];
-    if (path_size > RS_PATH_ROOM || who_size > RS_WHO_ROOM)
+    if (path_size > RS_OBJECT_ROOM || who_size > RS_WHO_ROOM)
         return -EINVAL;
     const size_t bare = sizeof *head + path_size + who_size;
     const size_t whole = (bare + 7) & ~(size_t)7;

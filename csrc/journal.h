@@ -25,9 +25,10 @@ struct rs_record {
 };
 
 #define RS_PATH_ROOM (PATH_MAX + NAME_MAX + 2)
+#define RS_OBJECT_ROOM 20480 /* of a start: path, name before the last link and arguments, each with its NUL */
 #define RS_WHO_ROOM 32768
 /* The longest record. */
-#define RS_RECORD_ROOM (sizeof(struct rs_record) + RS_PATH_ROOM + RS_WHO_ROOM + 16)
+#define RS_RECORD_ROOM (sizeof(struct rs_record) + RS_OBJECT_ROOM + RS_WHO_ROOM + 16)
 
 struct rs_journal;
 

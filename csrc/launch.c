@@ -138,7 +138,10 @@ static void close_inherited(struct launch *launch)
 {
     close_fd(&launch->report_w);
     close_fd(&launch->go);
-    const int keep[] = {launch->control, launch->harness, launch->signals, launch->report, launch->guard};
+    const int keep[] = {
+        launch->control, launch->harness,        launch->signals,         launch->report,
+        launch->guard,   launch->tracer.channel, launch->tracer.listener,
+    };
     unsigned int next = 0;
     for (;;) {
         unsigned int kept = UINT_MAX;
@@ -225,6 +228,27 @@ static int let_go(struct launch *launch)
     return write(launch->go, "", 1) == 1 ? 0 : -errno;
 }
 
+static int lend(struct launch *launch, const struct rs_lend *order, int *fd)
+{
+    int *const place = order->what == RS_LENT_CHANNEL ? &launch->tracer.channel : &launch->tracer.listener;
+    if (*place >= 0 || (order->what != RS_LENT_CHANNEL && order->what != RS_LENT_LISTENER))
+        return -EPROTO;
+    *place = steal_fd(fd);
+    return 0;
+}
+
+/* Serve the engine. When it is gone the tree goes on: what the control socket says counts. */
+static void serve_channel(struct launch *launch)
+{
+    union order order;
+    autofd int carried = -1;
+    const int type = receive_order(launch->tracer.channel, &order, &carried);
+    if (type == 0 ||
+        (type == RS_TRACE && trace_and_continue(&launch->tracer, &order.trace, steal_fd(&carried)) == 0))
+        return;
+    close_fd(&launch->tracer.channel);
+}
+
 /* Returns -errno if the broker is gone or talks nonsense. */
 static int serve_control(struct launch *launch)
 {
@@ -238,6 +262,8 @@ static int serve_control(struct launch *launch)
     switch (type) {
     case RS_GO:
         return launch->go < 0 ? 0 : let_go(launch);
+    case RS_LEND:
+        return lend(launch, &order.lend, &carried);
     case RS_SIGNAL:
         if (order.signal.tree == 0) {
             if (!launch->ended)
@@ -398,8 +424,9 @@ static void supervise(struct launch *launch)
             {.fd = launch->harness, .events = POLLIN},
             {.fd = launch->report, .events = POLLIN},
             {.fd = launch->guard, .events = POLLIN},
+            {.fd = launch->tracer.channel, .events = POLLIN},
         };
-        if (poll(ready, 5, next_look(&launch->watch)) < 0) {
+        if (poll(ready, sizeof(ready) / sizeof(ready[0]), next_look(&launch->watch)) < 0) {
             if (errno == EINTR)
                 continue;
             return;
@@ -416,6 +443,8 @@ static void supervise(struct launch *launch)
             return;
         if (ready[3].revents != 0 && serve_report(launch) < 0)
             return;
+        if (ready[5].revents != 0)
+            serve_channel(launch);
         if (ready[0].revents != 0)
             serve_signals(launch);
     }
@@ -519,6 +548,7 @@ int main(int argc, char **argv)
         .report_w = -1,
         .go = -1,
         .guard = -1,
+        .tracer = {.channel = -1, .listener = -1},
     };
     static char program[PATH_MAX + NAME_MAX];
 
@@ -551,7 +581,8 @@ int main(int argc, char **argv)
     }
 
     launch.harness_pid = pid_behind(launch.harness);
-    launch.tracer = (struct tracer){.control = launch.control, .harness = launch.harness};
+    launch.tracer.control = launch.control;
+    launch.tracer.harness = launch.harness;
     supervise(&launch);
     if (!launch.ended && launch.report >= 0)
         launch.failure = EXIT_OURS; /* given up before the command ran */

@@ -65,6 +65,7 @@ union order {
     struct trace_packet trace;
     struct rs_release release;
     struct rs_halt halt;
+    struct rs_lend lend;
 };
 
 int receive_order(int control, union order *order, int *carried);
@@ -102,13 +103,19 @@ bool has_witnessed(pid_t witness, int signo);
 /* trace.c: execs that were let go, until they have committed or failed. */
 struct traced;
 
+enum { EXECUTED_SIZE = 1024 };
+
 struct tracer {
     int control;
     int harness;
+    int channel;  /* to the engine, which has judged what arrives there; -1: none */
+    int listener; /* of the tree, to answer those calls; -1: none */
     struct traced *first;
+    struct rs_child executed[EXECUTED_SIZE]; /* who has executed something, by pid: the latest of those that share a place */
 };
 
 int trace(struct tracer *tracer, const struct trace_packet *order, int file);
+int trace_and_continue(struct tracer *tracer, const struct trace_packet *order, int file);
 int halt(struct tracer *tracer, const struct rs_halt *order);
 void release_trace(struct tracer *tracer, const struct rs_release *order);
 /* Look at what waitpid(2) reported; true if it was a stop that concerns nothing but tracing. */
@@ -129,8 +136,12 @@ int read_process(int directory, const char *name, struct process *found);
 bool committed_as_judged(int directory, pid_t pid, const struct process *process, const struct rs_trace *judged,
                          const unsigned char *expected);
 
-/* children.c: how many there are; UINT32_MAX if they cannot be listed, or are more than RS_MAX_CHILDREN. */
+/* relatives.c: how many there are; UINT32_MAX if they cannot be listed, or are more than RS_MAX_CHILDREN. */
 uint32_t list_children(int directory, pid_t pid, struct rs_child *children);
+/* How many there are, up to the nearest that `has_executed`, and RS_MAX_ANCESTORS at most. */
+uint32_t list_ancestors(pid_t parent, const struct rs_child *executed, struct rs_child *ancestors);
+bool has_executed(const struct rs_child *executed, pid_t pid, uint64_t start_time);
+void note_executed(struct rs_child *executed, pid_t pid, uint64_t start_time);
 
 /* tree.c */
 bool descends(pid_t pid, pid_t ancestor);

@@ -5,6 +5,7 @@
  * broker                                launcher
  *   START (+ pidfd of the harness)  ->            install the filter in a child
  *                                   <-  LISTENER (+ listener fd) or FAILED
+ *   LEND, twice (+ a descriptor)    ->            if the engine lets execs go: its channel, and the listener
  *   GO                              ->            the broker has proven that it can read the child
  *                                   <-  STARTED (the command runs) or FAILED
  *   SIGNAL                          ->            at any time after START
@@ -17,6 +18,10 @@
  *                                   <-  STOPPING  the command was stopped, and the launcher stops likewise
  *                                   <-  EXCEEDED, if a limit ends the tree
  *                                   <-  ENDED, with RS_START_LINGER: the command has, its tree may live on
+ *
+ * engine                                launcher, over the channel that was lent
+ *   TRACE (+ what must come of it)  ->            an execve was judged: trace it, and let it go
+ *                                   <-  EXECUTED  what came of it
  */
 #ifndef RAMPART_PROTOCOL_H
 #define RAMPART_PROTOCOL_H
@@ -31,6 +36,7 @@ enum rs_message {
     RS_TRACE = 4,
     RS_RELEASE = 5,
     RS_HALT = 6,
+    RS_LEND = 7,
     RS_LISTENER = 16,
     RS_STARTED = 17,
     RS_FAILED = 18,
@@ -58,17 +64,22 @@ enum rs_stage {
 };
 
 /* rs_executed.outcome */
-enum rs_outcome {
+enum rs_became {
     RS_COMMITTED = 1, /* the program that was judged runs, with the arguments and variables that were judged */
     RS_NOT_EXECUTED = 2, /* execve(2) failed, or was never let go */
     RS_TAMPERED = 3,  /* something else was about to run: killed before its first instruction */
     RS_GONE = 4,      /* the process died */
+    RS_UNTRACED = 5,  /* over the engine's channel: it cannot be traced, and still waits for its answer */
 };
+
+/* rs_lend.what */
+enum rs_lent { RS_LENT_CHANNEL = 1, RS_LENT_LISTENER = 2 };
 
 /* With SIGCONT: the broker continues the launcher, and does not mean the command (sigqueue(3), sival_int). */
 enum { RS_NUDGE = 0x72616d70 };
 
-enum { RS_NONCE_SIZE = 16, RS_MAX_INSNS = 4096, RS_MAX_CHILDREN = 1024, RS_MAX_PACKED = 16384 };
+enum { RS_NONCE_SIZE = 16, RS_MAX_INSNS = 4096, RS_MAX_PACKED = 16384 };
+enum { RS_MAX_CHILDREN = 1024, RS_MAX_ANCESTORS = 32 };
 
 /* 0: no limit. */
 struct rs_limits {
@@ -90,6 +101,12 @@ struct rs_start {
 
 struct rs_go {
     uint32_t type;
+};
+
+/* Carries one descriptor. */
+struct rs_lend {
+    uint32_t type;
+    uint32_t what;
 };
 
 struct rs_signal {
@@ -137,7 +154,7 @@ struct rs_trace {
     uint32_t tid;
     uint32_t tgid;
     uint32_t command_size; /* bytes */
-    uint64_t cookie;       /* tells execs apart; the broker's choice */
+    uint64_t cookie;       /* tells execs apart; the broker's choice. Over the channel, the held call's id */
     struct rs_file image;
     struct rs_file interpreter; /* PT_INTERP, as elf(5) has it; zeros: none */
     uint64_t environment_size;  /* bytes */
@@ -164,13 +181,16 @@ struct rs_traced {
     uint64_t cookie;
 };
 
-/* A process that the executing one had forked before. */
+/* A process that the executing one had forked before, or that it descends from. */
 struct rs_child {
     uint64_t pid;
     uint64_t start_time; /* clock ticks since boot (proc_pid_stat(5)) */
 };
 
-/* Followed by n_children struct rs_child. */
+/*
+ * Followed by n_children, then n_ancestors struct rs_child. The ancestors, the nearest first, end with one that has
+ * executed something under these eyes; of a process that has done so itself there are none.
+ */
 struct rs_executed {
     uint32_t type;
     uint32_t outcome;
@@ -178,6 +198,8 @@ struct rs_executed {
     uint64_t start_time; /* of the process */
     uint32_t pid;        /* the thread group */
     uint32_t n_children; /* UINT32_MAX: there are more than fit, or they cannot be listed */
+    uint32_t n_ancestors;
+    uint32_t unused;
 };
 
 _Static_assert(sizeof(struct rs_trace) == 64, "no padding");
@@ -185,7 +207,7 @@ _Static_assert(sizeof(struct rs_release) == 16, "no padding");
 _Static_assert(sizeof(struct rs_halt) == 24, "no padding");
 _Static_assert(sizeof(struct rs_traced) == 16, "no padding");
 _Static_assert(sizeof(struct rs_child) == 16, "no padding");
-_Static_assert(sizeof(struct rs_executed) == 32, "no padding");
+_Static_assert(sizeof(struct rs_executed) == 40, "no padding");
 /* The command has ended. */
 struct rs_ended {
     uint32_t type;
@@ -202,6 +224,7 @@ struct rs_exceeded {
 
 _Static_assert(sizeof(struct rs_start) == 56, "no padding");
 _Static_assert(sizeof(struct rs_go) == 4, "no padding");
+_Static_assert(sizeof(struct rs_lend) == 8, "no padding");
 _Static_assert(sizeof(struct rs_signal) == 12, "no padding");
 _Static_assert(sizeof(struct rs_listener) == 40, "no padding");
 _Static_assert(offsetof(struct rs_listener, nonce_address) == 8, "no padding");

@@ -1,5 +1,5 @@
 /*
- * What the rules say about a path or an address.
+ * What the rules say about a path, a start of a program or an address.
  *
  * What depends on who acts is neither true nor false here. A condition may hold, so a rule may speak, so a
  * layer has several possible decisions; they are carried along, and only if they come to the same is there a
@@ -23,10 +23,11 @@ static bool contains(const struct set *set, uint32_t value)
 
 enum truth { NO, MAYBE, YES };
 
-/* What is judged: a path by the conditions that it matches, or an address. */
+/* What is judged: a path by the conditions that it matches, a start by those that its names match, or an address. */
 struct subject {
     uint32_t operation;
-    const struct set *accepted; /* NULL for an address */
+    const struct set *accepted; /* NULL for a start, or an address */
+    const struct started *started;
     uint32_t family;
     unsigned char address[16];
     bool unspecified;
@@ -92,11 +93,32 @@ static enum truth holds_listen(const struct rs_tables *tables, const struct test
                : NO;
 }
 
+/*
+ * A program is started under several names, and each of them counts where that restricts. Which arguments a command has,
+ * and which of the variables are new, is told by nobody here: where the program is the command's, or there are such
+ * variables, it may be.
+ */
+static enum truth holds_exec(const struct condition *condition, uint32_t number, const struct started *started,
+                             bool strict)
+{
+    const bool named = contains(&started->named, number);
+    const bool found = contains(&started->path, number);
+    if ((condition->flags & BY_PATH) != 0 && !found && !(strict && named))
+        return NO;
+    if ((condition->flags & BY_COMMAND) != 0 && !found && !named && !contains(&started->base, number))
+        return NO;
+    if ((condition->flags & BY_VARIABLE) != 0 && !started->plants)
+        return NO;
+    return (condition->flags & (BY_COMMAND | BY_VARIABLE | BY_OTHER)) != 0 ? MAYBE : YES;
+}
+
 static enum truth hold(const struct rs_tables *tables, uint32_t number, const struct subject *subject,
                        bool strict)
 {
     const struct condition *condition = &tables->conditions[number];
     enum truth truth = YES;
+    if (subject->started != NULL)
+        return holds_exec(condition, number, subject->started, strict);
     if ((condition->flags & BY_PATH) != 0 &&
         (subject->accepted == NULL || !contains(subject->accepted, number)))
         return NO;
@@ -112,7 +134,7 @@ static enum truth hold(const struct rs_tables *tables, uint32_t number, const st
                 truth = found;
         }
     }
-    return truth == YES && (condition->flags & BY_OTHER) != 0 ? MAYBE : truth;
+    return truth == YES && (condition->flags & (BY_OTHER | BY_COMMAND | BY_VARIABLE)) != 0 ? MAYBE : truth;
 }
 
 static enum truth speaks(const struct rs_tables *tables, uint32_t number, const struct subject *subject)
@@ -300,6 +322,12 @@ uint32_t rs_judge_path(const struct rs_tables *tables, enum rs_operation operati
                        const struct set *accepted)
 {
     struct subject subject = {.operation = operation, .accepted = accepted};
+    return judge(tables, &subject);
+}
+
+uint32_t rs_judge_exec(const struct rs_tables *tables, const struct started *started)
+{
+    struct subject subject = {.operation = RS_EXEC, .started = started};
     return judge(tables, &subject);
 }
 

@@ -79,7 +79,7 @@ static bool check_rules(const struct rs_tables *tables)
     }
     for (uint32_t i = 0; i < count_of(tables, CONDITIONS); i++) {
         const struct condition *condition = &tables->conditions[i];
-        if (condition->flags > (BY_PATH | BY_ADDRESS | BY_OTHER) ||
+        if (condition->flags > FLAGS ||
             !within(condition->first, condition->count, count_of(tables, TESTS)))
             return false;
     }
@@ -232,6 +232,8 @@ static int index_rules(struct rs_tables *tables)
             tables->entry_of[condition++] = i;
         tables->places[i].conditions_end = condition;
     }
+    for (uint32_t i = 0; i < count_of(tables, CONDITIONS); i++)
+        tables->variables |= (tables->conditions[i].flags & BY_VARIABLE) != 0;
     uint32_t used = 0;
     uint32_t first = 0;
     for (uint32_t i = 0; i < layers; i++) {

@@ -53,6 +53,24 @@ void rs_walker_free(struct rs_walker *walker);
 int rs_decide_path(const struct rs_tables *tables, struct rs_walker *walker, enum rs_operation operation,
                    const char *path, size_t length, struct rs_verdict *out);
 
+/* The names that a program goes by, each with its NUL. */
+struct rs_program_names {
+    const char *path;  /* of the image, real and absolute */
+    const char *named; /* absolute, before the last symbolic link */
+    const char *argv0; /* its first argument */
+};
+
+/*
+ * 1 if one of the variables that a program is started with (NAME=value, each with its NUL) is one that a condition is
+ * about, else 0. -ENOMEM, -ENOSPC, -EINVAL.
+ */
+int rs_plants(const struct rs_tables *tables, struct rs_walker *walker, const char *variables, size_t size);
+
+/* Decide about the start of a program; `plants` is what rs_plants says. -ENOMEM, -ENOSPC, -EINVAL: then nothing is
+ * decided and *out denies. */
+int rs_decide_exec(const struct rs_tables *tables, struct rs_walker *walker, const struct rs_program_names *names,
+                   int plants, struct rs_verdict *out);
+
 /* Decide about RS_CONNECT to, or RS_LISTEN on, an IP address (4 or 16 bytes, network order) and port. A v4-mapped
  * address is the IPv4 address. -EINVAL: it is no such thing; then *out denies. */
 int rs_decide_address(const struct rs_tables *tables, enum rs_operation operation, const unsigned char *address,

@@ -11,8 +11,10 @@
 #define _GNU_SOURCE
 #include "launch.h"
 
+#include <linux/seccomp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/stat.h>
@@ -23,7 +25,11 @@
 
 struct traced {
     struct rs_trace judged;
+    bool engine; /* it was the engine who judged it, and is told what came of it */
     bool released;
+    int directory; /* of the process in /proc, or -1: not opened yet */
+    uint32_t n_ancestors;
+    struct rs_child ancestors[RS_MAX_ANCESTORS]; /* of one that the engine judged */
     struct traced *next;
     const unsigned char *expected; /* the command line and, behind it, the environment */
     size_t mapped;                 /* bytes at `expected` that are a mapping; 0: they stand in `packed` */
@@ -53,7 +59,7 @@ static struct traced *keep(const struct rs_trace *judged, const unsigned char *p
     struct traced *entry = malloc(sizeof(*entry) + (file < 0 ? size : 0));
     if (entry == NULL)
         return NULL;
-    *entry = (struct traced){.judged = *judged, .expected = entry->packed};
+    *entry = (struct traced){.judged = *judged, .directory = -1, .expected = entry->packed};
     if (file < 0) {
         if (size != 0)
             memcpy(entry->packed, packed, size);
@@ -71,45 +77,94 @@ static struct traced *keep(const struct rs_trace *judged, const unsigned char *p
 
 static void discard(struct traced *entry)
 {
+    close_fd(&entry->directory);
     if (entry->mapped != 0)
         (void)munmap((void *)(uintptr_t)entry->expected, entry->mapped);
     free(entry);
 }
 
-static int start_trace(struct tracer *tracer, const struct rs_trace *judged, const unsigned char *packed, int file)
+/* Have a thread stop at the end of the call it waits in: the first entry is its then. -ESRCH, -EPERM, -ENOMEM: not. */
+static int seize(struct tracer *tracer, const struct rs_trace *judged, const unsigned char *packed, int file, bool engine)
 {
     const pid_t tid = (pid_t)judged->tid;
     struct traced *entry = keep(judged, packed, file);
     if (entry == NULL)
-        return send_traced(tracer, judged->cookie, -ENOMEM);
+        return -ENOMEM;
     const unsigned long options = PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL;
     if (ptrace(PTRACE_SEIZE, tid, NULL, (void *)options) != 0) {
         const int error = -errno;
         discard(entry);
-        return send_traced(tracer, judged->cookie, error);
+        return error;
     }
+    entry->engine = engine;
     entry->next = tracer->first;
     tracer->first = entry;
     /* What died since then is reported by waitpid(2). */
-    const int error = ptrace(PTRACE_INTERRUPT, tid, NULL, NULL) == 0 || errno == ESRCH ? 0 : -errno;
-    return send_traced(tracer, judged->cookie, error);
+    return ptrace(PTRACE_INTERRUPT, tid, NULL, NULL) == 0 || errno == ESRCH ? 0 : -errno;
 }
 
 /* Start to trace, and say so. Takes `file`. Returns -errno only if the broker is gone. */
 int trace(struct tracer *tracer, const struct trace_packet *order, int file)
 {
     autofd int owned = file;
-    return start_trace(tracer, &order->head, order->strings, owned);
+    const int error = seize(tracer, &order->head, order->strings, owned, false);
+    return send_traced(tracer, order->head.cookie, error);
+}
+
+/* Say of an exec that was judged that it cannot be traced. It is not answered: whoever judged it goes on from there. */
+static int send_untraced(const struct tracer *tracer, const struct rs_trace *judged)
+{
+    const struct rs_executed packet = {
+        .type = RS_EXECUTED, .outcome = RS_UNTRACED, .cookie = judged->cookie, .pid = judged->tgid};
+    return send_packet(tracer->channel, tracer->harness, &packet, sizeof(packet), -1);
+}
+
+/*
+ * Find out whom a process descends from, which is soon to stand at its exec: while the kernel is at work there is nothing
+ * else to do, and when it stands every moment counts. The broker looks for itself while it judges.
+ */
+static void look_ahead(struct tracer *tracer, struct traced *entry)
+{
+    const pid_t pid = (pid_t)entry->judged.tgid;
+    struct process process;
+    entry->directory = open_process(pid);
+    if (entry->directory < 0 || read_process(entry->directory, "stat", &process) != 0 ||
+        has_executed(tracer->executed, pid, process.start_time))
+        return;
+    entry->n_ancestors = list_ancestors(process.parent, tracer->executed, entry->ancestors);
+}
+
+/*
+ * The engine's order, which spares it to wait for us: start to trace, and answer the call. Its id is of this very call;
+ * if the call is not there any more, nothing that the thread does next was judged. Takes `file`. Returns -errno only if
+ * the engine is gone.
+ */
+int trace_and_continue(struct tracer *tracer, const struct trace_packet *order, int file)
+{
+    autofd int owned = file;
+    if (seize(tracer, &order->head, order->strings, owned, true) < 0)
+        return send_untraced(tracer, &order->head);
+    struct seccomp_notif_resp answer = {.id = order->head.cookie, .flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE};
+    int answered;
+    do
+        answered = ioctl(tracer->listener, SECCOMP_IOCTL_NOTIF_SEND, &answer);
+    while (answered != 0 && errno == EINTR);
+    if (answered != 0) {
+        const struct rs_release release = {.cookie = order->head.cookie};
+        release_trace(tracer, &release);
+    }
+    look_ahead(tracer, tracer->first);
+    return 0;
 }
 
 /* A thread that is to make its held call again: whatever it should execute instead was judged by nobody. */
 int halt(struct tracer *tracer, const struct rs_halt *order)
 {
     const struct rs_trace judged = {.tid = order->tid, .tgid = order->tgid, .cookie = order->cookie};
-    const int error = start_trace(tracer, &judged, NULL, -1);
+    const int error = seize(tracer, &judged, NULL, -1, false);
     const struct rs_release release = {.cookie = order->cookie};
     release_trace(tracer, &release);
-    return error;
+    return send_traced(tracer, order->cookie, error);
 }
 
 /* The call was not let go: whatever this thread does next is not what was judged. */
@@ -122,10 +177,15 @@ void release_trace(struct tracer *tracer, const struct rs_release *order)
 
 struct executed_packet {
     struct rs_executed head;
-    struct rs_child children[RS_MAX_CHILDREN];
+    struct rs_child relatives[RS_MAX_CHILDREN + RS_MAX_ANCESTORS];
 };
 
-static struct rs_executed executed(const struct traced *entry, enum rs_outcome outcome)
+static int told(const struct tracer *tracer, const struct traced *entry)
+{
+    return entry->engine ? tracer->channel : tracer->control;
+}
+
+static struct rs_executed executed(const struct traced *entry, enum rs_became outcome)
 {
     return (struct rs_executed){
         .type = RS_EXECUTED,
@@ -135,25 +195,27 @@ static struct rs_executed executed(const struct traced *entry, enum rs_outcome o
     };
 }
 
-/* Say what came of an exec. Of a broker that is gone nothing more is to be told. */
-static void send_outcome(const struct tracer *tracer, const struct traced *entry, enum rs_outcome outcome)
+/* Say what came of an exec. Whoever is gone is told nothing more. */
+static void send_outcome(const struct tracer *tracer, const struct traced *entry, enum rs_became outcome)
 {
     const struct rs_executed packet = executed(entry, outcome);
-    (void)send_packet(tracer->control, tracer->harness, &packet, sizeof(packet), -1);
+    (void)send_packet(told(tracer, entry), tracer->harness, &packet, sizeof(packet), -1);
 }
 
 /* Say that an exec has committed, and who the process is that made it. */
-static void send_committed(const struct tracer *tracer, const struct traced *entry, int directory,
-                           const struct process *process)
+static void send_committed(struct tracer *tracer, const struct traced *entry, const struct process *process)
 {
     static struct executed_packet packet;
+    const pid_t pid = (pid_t)entry->judged.tgid;
     packet.head = executed(entry, RS_COMMITTED);
     packet.head.start_time = process->start_time;
-    packet.head.n_children = list_children(directory, (pid_t)entry->judged.tgid, packet.children);
-    size_t size = sizeof(packet.head);
-    if (packet.head.n_children != UINT32_MAX)
-        size += packet.head.n_children * sizeof(packet.children[0]);
-    (void)send_packet(tracer->control, tracer->harness, &packet, size, -1);
+    packet.head.n_children = list_children(entry->directory, pid, packet.relatives);
+    packet.head.n_ancestors = entry->n_ancestors;
+    const uint32_t listed = packet.head.n_children != UINT32_MAX ? packet.head.n_children : 0;
+    memcpy(packet.relatives + listed, entry->ancestors, entry->n_ancestors * sizeof(packet.relatives[0]));
+    note_executed(tracer->executed, pid, process->start_time);
+    const size_t size = sizeof(packet.head) + (listed + entry->n_ancestors) * sizeof(packet.relatives[0]);
+    (void)send_packet(told(tracer, entry), tracer->harness, &packet, size, -1);
 }
 
 static struct traced *find(const struct tracer *tracer, pid_t pid)
@@ -174,14 +236,15 @@ static void forget(struct tracer *tracer, struct traced *entry)
 }
 
 /* A process stands at its exec. True if it may go on: it is what was judged, and the broker knows. Else it is killed. */
-static bool is_as_judged(struct tracer *tracer, const struct traced *entry, pid_t pid)
+static bool is_as_judged(struct tracer *tracer, struct traced *entry, pid_t pid)
 {
     struct process process;
-    autofd int directory = open_process(pid);
-    if (!entry->released && directory >= 0 && read_process(directory, "stat", &process) == 0 &&
-        committed_as_judged(directory, pid, &process, &entry->judged, entry->expected)) {
+    if (entry->directory < 0)
+        entry->directory = open_process(pid);
+    if (!entry->released && entry->directory >= 0 && read_process(entry->directory, "stat", &process) == 0 &&
+        committed_as_judged(entry->directory, pid, &process, &entry->judged, entry->expected)) {
         /* Told before the program runs: what it does next is judged by who it is now. */
-        send_committed(tracer, entry, directory, &process);
+        send_committed(tracer, entry, &process);
         return true;
     }
     /* One that was killed by somebody else meanwhile stands no more, and cannot be looked at. */

@@ -22,8 +22,11 @@ struct transition {
 struct kept {
     uint32_t hash, count;
     uint32_t verdicts[FILE_OPERATIONS];
+    uint32_t plants; /* as the name of a variable: one of PLANTS_NOT, PLANTS; 0: not known yet */
     uint32_t of[];
 };
+
+enum { PLANTS_NOT = 1, PLANTS };
 
 enum { KEPT_WORDS = sizeof(struct kept) / sizeof(uint32_t), FIRST_PLACE = 1 };
 
@@ -38,6 +41,7 @@ struct rs_walker {
     size_t transitions_used, index_used, pool_used;
     uint32_t root;
     struct set symbols, nodes, next, accepted;
+    struct started started;
 };
 
 static size_t power_of_two(size_t most)
@@ -86,6 +90,9 @@ void rs_walker_free(struct rs_walker *walker)
     free(walker->nodes.of);
     free(walker->next.of);
     free(walker->accepted.of);
+    free(walker->started.path.of);
+    free(walker->started.named.of);
+    free(walker->started.base.of);
     free(walker);
 }
 
@@ -206,9 +213,16 @@ static size_t next_name(const unsigned char **at, const unsigned char *end, uint
     return (size_t)(*at - name);
 }
 
+/* Follow one more component; -ENOSPC if something new does not fit. */
+static int follow(struct rs_walker *walker, uint32_t *state, const unsigned char *name, size_t length, uint32_t hash)
+{
+    uint32_t class;
+    int error = class_of(walker, name, length, hash, &class);
+    return error == 0 ? next_state(walker, state, class) : error;
+}
+
 /* Walk with what is remembered; -ENOSPC if something new does not fit. */
-static int walk_kept(struct rs_walker *walker, enum rs_operation operation, const unsigned char *path,
-                     const unsigned char *end, uint32_t *verdict)
+static int reach_kept(struct rs_walker *walker, const unsigned char *path, const unsigned char *end, uint32_t *state)
 {
     if (walker->root == 0) {
         int error = rs_start(walker->tables, &walker->nodes);
@@ -217,19 +231,26 @@ static int walk_kept(struct rs_walker *walker, enum rs_operation operation, cons
         if (error != 0)
             return error;
     }
-    uint32_t state = walker->root;
+    *state = walker->root;
     uint32_t hash;
     for (size_t length; (length = next_name(&path, end, &hash)) > 0;) {
-        uint32_t class;
-        int error = class_of(walker, path - length, length, hash, &class);
-        if (error == 0)
-            error = next_state(walker, &state, class);
+        int error = follow(walker, state, path - length, length, hash);
         if (error != 0)
             return error;
     }
+    return 0;
+}
+
+static int walk_kept(struct rs_walker *walker, enum rs_operation operation, const unsigned char *path,
+                     const unsigned char *end, uint32_t *verdict)
+{
+    uint32_t state;
+    int error = reach_kept(walker, path, end, &state);
+    if (error != 0)
+        return error;
     struct kept *kept = kept_at(walker, state);
     if (kept->verdicts[operation] == 0) {
-        int error = judge_nodes(walker, operation, kept->of, kept->count, &kept->verdicts[operation]);
+        error = judge_nodes(walker, operation, kept->of, kept->count, &kept->verdicts[operation]);
         if (error != 0)
             return error;
     }
@@ -256,6 +277,16 @@ static int walk_plain(struct rs_walker *walker, enum rs_operation operation, con
                       : judge_nodes(walker, operation, walker->nodes.of, walker->nodes.count, verdict);
 }
 
+/* What is remembered holds for one policy. */
+static void walk_in(struct rs_walker *walker, const struct rs_tables *tables)
+{
+    if (walker->tables == tables && walker->serial == tables->serial)
+        return;
+    forget(walker);
+    walker->tables = tables;
+    walker->serial = tables->serial;
+}
+
 int rs_decide_path(const struct rs_tables *tables, struct rs_walker *walker, enum rs_operation operation,
                    const char *path, size_t length, struct rs_verdict *out)
 {
@@ -263,11 +294,7 @@ int rs_decide_path(const struct rs_tables *tables, struct rs_walker *walker, enu
     if ((unsigned)operation >= FILE_OPERATIONS || length == 0 || path[0] != '/')
         return -EINVAL;
     const unsigned char *first = (const unsigned char *)path;
-    if (walker->tables != tables || walker->serial != tables->serial) {
-        forget(walker);
-        walker->tables = tables;
-        walker->serial = tables->serial;
-    }
+    walk_in(walker, tables);
     uint32_t verdict = 0;
     int error = walk_kept(walker, operation, first, first + length, &verdict);
     if (error == -ENOSPC) {
@@ -281,4 +308,96 @@ int rs_decide_path(const struct rs_tables *tables, struct rs_walker *walker, enu
     if (error == 0)
         rs_unpack(verdict, out);
     return error;
+}
+
+/* Give the conditions that a path matches. */
+static int accept_path(struct rs_walker *walker, const char *path, size_t length, struct set *accepted)
+{
+    const unsigned char *first = (const unsigned char *)path;
+    uint32_t state;
+    int error = reach_kept(walker, first, first + length, &state);
+    if (error == -ENOSPC) {
+        forget(walker);
+        error = reach_kept(walker, first, first + length, &state);
+    }
+    if (error != 0)
+        return error;
+    const struct kept *kept = kept_at(walker, state);
+    return rs_accepted(walker->tables, kept->of, kept->count, accepted);
+}
+
+/* Reach the directory whose names are those of variables: no path has it. */
+static int reach_variables(struct rs_walker *walker, uint32_t *state)
+{
+    static const unsigned char directory[] = {'/', 0};
+    return reach_kept(walker, directory, directory + sizeof directory, state);
+}
+
+/* Whether a variable of this name is one that conditions are about. */
+static int plants(struct rs_walker *walker, uint32_t state, const unsigned char *name, size_t length)
+{
+    uint32_t hash = HASH_SEED;
+    for (size_t i = 0; i < length; i++)
+        hash = hash_byte(hash, name[i]);
+    int error = follow(walker, &state, name, length, hash);
+    if (error != 0)
+        return error;
+    struct kept *kept = kept_at(walker, state);
+    if (kept->plants == 0) {
+        error = rs_accepted(walker->tables, kept->of, kept->count, &walker->accepted);
+        if (error != 0)
+            return error;
+        kept->plants = PLANTS_NOT;
+        for (size_t i = 0; i < walker->accepted.count; i++) {
+            if (walker->tables->conditions[walker->accepted.of[i]].flags & BY_VARIABLE)
+                kept->plants = PLANTS;
+        }
+    }
+    return kept->plants == PLANTS;
+}
+
+int rs_plants(const struct rs_tables *tables, struct rs_walker *walker, const char *variables, size_t size)
+{
+    if (!tables->variables)
+        return 0;
+    walk_in(walker, tables);
+    uint32_t state;
+    int found = reach_variables(walker, &state);
+    for (const char *at = variables, *end; found == 0 && at < variables + size; at = end + 1) {
+        end = memchr(at, 0, (size_t)(variables + size - at));
+        if (end == NULL)
+            return -EINVAL;
+        const char *equals = memchr(at, '=', (size_t)(end - at));
+        const size_t length = (size_t)((equals != NULL ? equals : end) - at);
+        found = plants(walker, state, (const unsigned char *)at, length);
+        if (found == -ENOSPC) {
+            forget(walker);
+            found = reach_variables(walker, &state);
+            if (found == 0)
+                found = plants(walker, state, (const unsigned char *)at, length);
+        }
+    }
+    return found;
+}
+
+int rs_decide_exec(const struct rs_tables *tables, struct rs_walker *walker, const struct rs_program_names *names,
+                   int plants_some, struct rs_verdict *out)
+{
+    *out = (struct rs_verdict){0};
+    if (names->path[0] != '/' || names->named[0] != '/')
+        return -EINVAL;
+    walk_in(walker, tables);
+    struct started *started = &walker->started;
+    const char *slash = strrchr(names->argv0, '/');
+    const char *base = slash != NULL ? slash + 1 : names->argv0;
+    int error = accept_path(walker, names->path, strlen(names->path), &started->path);
+    if (error == 0)
+        error = accept_path(walker, names->named, strlen(names->named), &started->named);
+    if (error == 0)
+        error = accept_path(walker, base, strlen(base), &started->base);
+    if (error != 0)
+        return error;
+    started->plants = plants_some != 0;
+    rs_unpack(rs_judge_exec(tables, started), out);
+    return 0;
 }

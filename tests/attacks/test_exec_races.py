@@ -19,6 +19,7 @@ import pytest
 import racing
 from racing import Amount
 
+from rampart_seccomp.broker.verifying import Verifying
 from rampart_seccomp.calls.starting import ExecCall
 from rampart_seccomp.launch.protocol import MAX_PACKED
 
@@ -50,17 +51,38 @@ def identities(project: Any, attacker: Callable[..., Path]) -> Programs:
 
 
 @pytest.fixture
-def guarded() -> Any:
-    """Everything is allowed but what lies in ./area-b, and the argument ``gold``."""
+def walled() -> Any:
+    """Everything is allowed but what lies in ./area-b: the engine judges what is allowed by itself."""
     import rampart_seccomp as rampart
 
     return rampart.Policy(
         rules=[
             rampart.allow(["read", "write", "exec", "connect", "listen"], name="everything"),
             rampart.deny("exec", name="program", paths=["./area-b/**"]),
-            rampart.deny("exec", name="argument", commands=["* gold **"]),
         ]
     )
+
+
+@pytest.fixture
+def guarded(walled: Any) -> Any:
+    """Nor the argument ``gold``, which Python looks at."""
+    import rampart_seccomp as rampart
+
+    return walled.with_rules(rampart.deny("exec", name="argument", commands=["* gold **"]))
+
+
+@pytest.fixture
+def in_python(monkeypatch: pytest.MonkeyPatch) -> list[ExecCall]:
+    """The execs that Python let go."""
+    let_go: list[ExecCall] = []
+    original = Verifying.let_go
+
+    def note(self: Verifying, call: ExecCall) -> None:
+        let_go.append(call)
+        original(self, call)
+
+    monkeypatch.setattr(Verifying, "let_go", note)
+    return let_go
 
 
 Race = Callable[..., tuple[dict[str, Any], Any]]
@@ -140,6 +162,29 @@ def test_what_is_executed_is_rewritten(
     assert counters["denied"] > 0, counters
 
 
+@AMOUNTS
+@pytest.mark.parametrize("flipper", [each for each in FLIPPERS if each != "leader"])
+def test_path_is_rewritten_beneath_the_engine(
+    flipper: str,
+    amount: Amount,
+    project: Any,
+    identities: Programs,
+    walled: Any,
+    race: Race,
+    unverified: Any,
+    in_python: list[ExecCall],
+) -> None:
+    """Row 3: what the engine has judged is what runs, too. What it finds denied Python looks at again."""
+    names = (identities.right, identities.wrong)
+    control(race, flipper, "path", names, walled, unverified)
+
+    counters, done = race(flipper, "path", amount, names, walled)
+
+    assert_lost(counters, done, project, amount)
+    assert counters["denied"] > 0, counters
+    assert counters["allowed"] + counters["killed"] > 20 + len(in_python)
+
+
 @pytest.mark.core
 @AMOUNTS
 @pytest.mark.parametrize("what", ["variable", "vector"])
@@ -199,13 +244,16 @@ def test_long_arguments_are_rewritten(
 
 @pytest.mark.core
 @AMOUNTS
+@pytest.mark.parametrize("judge", ["python", "engine"])
 @pytest.mark.parametrize("swapped", ["last", "parent", "interpreter", "second interpreter", "PT_INTERP"])
 def test_name_is_swapped(
     swapped: str,
+    judge: str,
     amount: Amount,
     project: Any,
     identities: Programs,
     guarded: Any,
+    walled: Any,
     race: Race,
     unverified: Any,
     flipping: Any,
@@ -229,9 +277,10 @@ def test_name_is_swapped(
         assert bytes(one) in name.read_bytes()
     names = (name, Path(str(name)[:-1] + "~"))
     flipping(one, other)
-    control(race, "none", "nothing", names, guarded, unverified)
+    policy = guarded if judge == "python" else walled
+    control(race, "none", "nothing", names, policy, unverified)
 
-    counters, done = race("none", "nothing", amount, names, guarded)
+    counters, done = race("none", "nothing", amount, names, policy)
 
     assert_lost(counters, done, project, amount)
     assert counters["denied"] > 0, counters

@@ -47,6 +47,11 @@ static void ask(const struct rs_tables *tables, struct rs_walker *walker)
                 path[length++] = (char)number();
         }
         (void)rs_decide_path(tables, walker, (enum rs_operation)below(9), path, length, &verdict);
+        path[length] = 0;
+        const struct rs_program_names started = {
+            .path = path, .named = path + below(2) * strcspn(path + 1, "/"), .argv0 = path + below(length)};
+        const int plants = rs_plants(tables, walker, path + 1, length);
+        (void)rs_decide_exec(tables, walker, &started, plants, &verdict);
     }
     for (int i = 0; i < 8; i++) {
         unsigned char address[16] = {0};

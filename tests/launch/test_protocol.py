@@ -18,6 +18,7 @@ HEADER = Path(__file__).resolve().parents[2] / "csrc" / "protocol.h"
 U32 = st.integers(0, 2**32 - 1)
 U64 = st.integers(0, 2**64 - 1)
 FILES = st.builds(protocol.File, U64, U64)
+RELATIVES = st.builds(protocol.Child, U64, U64)
 
 
 def trace(
@@ -37,6 +38,7 @@ MESSAGES = st.one_of(
         st.builds(protocol.Limits, **{field.name: U64 for field in attrs.fields(protocol.Limits)}),
     ),
     st.just(protocol.Go()),
+    st.builds(protocol.Lend, st.sampled_from(protocol.Lent)),
     st.builds(protocol.Signal, st.integers(0, 64), st.booleans()),
     st.builds(
         protocol.Listener,
@@ -65,7 +67,8 @@ MESSAGES = st.one_of(
         U64,
         U32,
         U64,
-        st.none() | st.lists(st.builds(protocol.Child, U64, U64), max_size=4).map(tuple),
+        st.none() | st.lists(RELATIVES, max_size=4).map(tuple),
+        st.lists(RELATIVES, max_size=4).map(tuple),
     ),
     st.builds(protocol.Ended, st.integers(0, 2**16 - 1)),
     st.builds(protocol.Exceeded, st.sampled_from(protocol.Limit)),
@@ -96,7 +99,7 @@ def test_noise_is_refused(noise: bytes) -> None:
         protocol.decode(noise)
     except ValueError:
         return
-    assert struct.unpack_from("=I", noise)[0] in (*range(1, 7), *range(16, 22), 24, 25)
+    assert struct.unpack_from("=I", noise)[0] in (*range(1, 8), *range(16, 22), 24, 25)
 
 
 @pytest.mark.parametrize("size", [protocol.MAX_PACKED, protocol.MAX_PACKED + 1])

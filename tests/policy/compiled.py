@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from typing import Any
 
 import attrs
 
 from rampart_seccomp.calls.shim import checked, ffi, lib
-from rampart_seccomp.events import ConnectEvent, Event, FileEvent, ListenEvent, Operation
+from rampart_seccomp.events import ConnectEvent, Event, ExecEvent, FileEvent, ListenEvent, Operation
 from rampart_seccomp.policy import AnyMatcher, Decision
 from rampart_seccomp.policy.tables import compile_tables
 
@@ -85,10 +86,30 @@ class Compiled:
         checked(lib.rs_decide_address(self.tables, number, address, len(address), port, self._out), "decide")
         return self._verdict()
 
+    def plants(self, names: Iterable[bytes]) -> int:
+        """Say whether some rule may be about one of these variables."""
+        given = b"".join(name + b"=x\0" for name in names)
+        return checked(lib.rs_plants(self.tables, self.walker, given, len(given)), "plants")
+
+    def start(self, event: ExecEvent) -> Verdict:
+        """Decide about a start with no variables but those that have changed.
+
+        Raises:
+            SyscallError: EINVAL if a name is not absolute.
+        """
+        names = [event.path, event.named or event.path, event.argv[0] if event.argv else b""]
+        texts = [ffi.new("char[]", name) for name in names]
+        given = ffi.new("struct rs_program_names *", texts)
+        plants = self.plants(event.changed or ())
+        checked(lib.rs_decide_exec(self.tables, self.walker, given, plants, self._out), "decide")
+        return self._verdict()
+
     def decide(self, event: Event) -> Verdict:
         """Decide about an event that the tables may be asked about."""
         if isinstance(event, FileEvent):
             return self.path(event.operation, event.path)
+        if isinstance(event, ExecEvent):
+            return self.start(event)
         assert isinstance(event, ListenEvent | ConnectEvent)
         assert event.address is not None
         assert event.port is not None

@@ -25,6 +25,7 @@ from rampart_seccomp.events import (
     Address,
     ConnectEvent,
     Event,
+    ExecEvent,
     FileEvent,
     ListenEvent,
     Operation,
@@ -69,7 +70,13 @@ def details(draw: st.DrawFn, policy: Policy) -> Policy:
         st.lists(
             st.builds(Grant, operation=strategies.file_operations, path=strategies.paths(3))
             | st.builds(Grant, operation=st.just("connect"), host=hosts_of_grants)
-            | st.builds(Grant, operation=st.just("listen"), port=st.sampled_from(["80", "127.0.0.1:80"])),
+            | st.builds(Grant, operation=st.just("listen"), port=st.sampled_from(["80", "127.0.0.1:80"]))
+            | st.builds(
+                Grant,
+                operation=st.just("exec"),
+                path=strategies.paths(3),
+                command=st.sampled_from([("git", "push"), ("a",)]),
+            ),
             max_size=2,
         )
     )
@@ -144,7 +151,9 @@ connect_events = st.builds(
 listen_events = st.builds(
     ListenEvent, protocol=st.just("tcp"), address=addresses, port=numbers, process=processes
 )
-events = file_events | connect_events | listen_events
+# Of what an exec changes, the engine knows the most that it can be: all that it is started with.
+exec_events = strategies.exec_events().filter(lambda event: event.changed is not None)
+events = file_events | exec_events | connect_events | listen_events
 
 
 def bind(policy: Policy | Stack) -> AnyMatcher:
@@ -256,6 +265,53 @@ class TestUndecided:
         """Programs and questions matter where the paths of their rule match."""
         assert expected == compiled(rule, default={"read": "allow"}).path(Operation.READ, b"/x/b")
 
+    @pytest.mark.parametrize(
+        ("rule", "expected"),
+        [
+            (deny("exec", paths=["/usr/bin/git"]), DENIED),
+            (deny("exec", paths=["/usr/bin/git-real"]), DENIED),
+            (deny("exec", paths=["/usr/bin/pull"]), ALLOWED),
+            (deny("exec", except_=["/usr/bin/git-real"]), ALLOWED),
+            (deny("exec", except_=["/usr/bin/git"]), DENIED),
+            (deny("exec", commands=["git push **"]), UNDECIDED),
+            (deny("exec", commands=["pull"]), UNDECIDED),
+            (deny("exec", commands=["/usr/bin/git-real"]), UNDECIDED),
+            (deny("exec", commands=["make **", "/usr/bin/make"]), ALLOWED),
+            (deny("exec", env=["LD_*"]), UNDECIDED),
+            (deny("exec", env=["PAGER"], except_=[Exemption(env=["PAGER"], programs=["/x"])]), ALLOWED),
+            (deny("exec", paths=["/usr/bin/make"], env=["LD_*"]), ALLOWED),
+            (deny("exec", programs=["/usr/bin/make"]), UNDECIDED),
+            (deny("exec", paths=["/usr/bin/git"], within=["make"]), UNDECIDED),
+            (ask("exec", commands=["git push"]), UNDECIDED),
+            (ask("exec", commands=["make"]), ALLOWED),
+        ],
+    )
+    def test_starts(self, rule: Rule, expected: Verdict) -> None:
+        """Arguments, variables and actors matter where a program has one of the names of their rule."""
+        event = ExecEvent(
+            path=b"/usr/bin/git-real",
+            named=b"/usr/bin/git",
+            argv=(b"x/pull",),
+            changed=frozenset({b"LD_PRELOAD", b"HOME"}),
+        )
+        assert expected == compiled(rule, default={"exec": "allow"}).start(event)
+
+    def test_variables(self) -> None:
+        """Names of variables are looked up as a whole, whatever is in them, and are no paths."""
+        tables = compiled(
+            deny("exec", env=["LD_*", "A"]), deny("exec", paths=["/A", "/x/**"]), deny("read", paths=["**/H"])
+        )
+        names = [b"LD_", b"LD_A/B", b"A", b"AA", b"LD", b"H", b"x/A", b"/A", b"", b"B" * 300, b"LD_" * 300]
+        assert [tables.plants([name]) for name in names] == [1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 1]
+        assert compiled(deny("exec", paths=["/A"])).plants([b"A"]) == 0
+
+    def test_grants_of_starts(self) -> None:
+        """A grant unsettles a default, and no rule."""
+        grants = [Grant(operation="exec", path="/x/b", command=("b",))]
+        tables = compiled(deny("exec", paths=["/x/c"]), grants=grants)
+        assert tables.start(ExecEvent(path=b"/x/b", argv=(b"b",))) == UNDECIDED
+        assert tables.start(ExecEvent(path=b"/x/c", argv=(b"b",))) == DENIED
+
     def test_behind_a_denial(self) -> None:
         """A rule that is not reached does not matter."""
         tables = compiled(deny("read", paths=["/x"]), ask("read"), allow("read", programs=["/a"], name="b"))
@@ -342,6 +398,15 @@ class TestWhatIsAsked:
         tables = compiled(default={"read": "allow"})
         with pytest.raises(SyscallError) as caught:
             tables.path(Operation.READ, path)
+        assert caught.value.errno == errno.EINVAL
+        assert tables._out.answer == lib.RS_DENY
+
+    @pytest.mark.parametrize("names", [(b"x", b"/x"), (b"/x", b"x"), (b"", b"/x")])
+    def test_relative_programs(self, names: tuple[bytes, bytes]) -> None:
+        """A program without an absolute name is an error, and denied."""
+        tables = compiled(default={"exec": "allow"})
+        with pytest.raises(SyscallError) as caught:
+            tables.start(ExecEvent(path=names[0], named=names[1], argv=(b"x",)))
         assert caught.value.errno == errno.EINVAL
         assert tables._out.answer == lib.RS_DENY
 

@@ -22,9 +22,8 @@ from rampart_seccomp.broker.questions import Bounced
 from rampart_seccomp.calls.call import CallChanged, Setting, Withheld
 from rampart_seccomp.calls.decode import decode
 from rampart_seccomp.calls.notification import Notification
-from rampart_seccomp.calls.starting import ExecCall
 from rampart_seccomp.errors import ExecUnverifiable, TargetGone
-from rampart_seccomp.events import Event, RefusedEvent
+from rampart_seccomp.events import Event, ExecEvent, RefusedEvent
 
 if TYPE_CHECKING:
     from rampart_seccomp.broker.telling import Telling
@@ -80,10 +79,10 @@ class Answering:
         with self._quiet:
             return self._quiet.wait_for(lambda: self._at_work == 0, seconds)
 
-    def note_tampering(self, call: ExecCall) -> None:
+    def note_tampering(self, judged: ExecEvent) -> None:
         """Record a process that was killed at its exec: it had become something else than was judged."""
         where = "built-in: exec-tampered, another program, argument or variable than was judged"
-        judgement = Judgement(call.events[0], allowed=False, where=where, errno=errno.EACCES)
+        judgement = Judgement(judged, allowed=False, where=where, errno=errno.EACCES)
         number = self._ledger.number()
         self._ledger.deny(number, self._telling.denial(judgement, None))
         self._record(judgement, errno.EACCES, "killed", time.monotonic_ns(), number)

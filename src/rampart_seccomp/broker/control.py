@@ -77,6 +77,21 @@ class Control:
                 else:
                     return
 
+    def lend(self, listener: int) -> int:
+        """Give the launcher what it needs to trace what the engine judges, before GO.
+
+        Args:
+            listener: The tree's.
+
+        Returns:
+            The engine's end of a channel to it.
+        """
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours, theirs:
+            self.send(protocol.Lend(protocol.Lent.CHANNEL), theirs.fileno())
+            self.send(protocol.Lend(protocol.Lent.LISTENER), listener)
+            return ours.detach()
+
     def hear(self) -> protocol.Message | None:
         """Take one message; None at the launcher's end."""
         packet = self._receive()

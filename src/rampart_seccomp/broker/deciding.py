@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import TYPE_CHECKING
 
 from rampart_seccomp.broker import forks
+from rampart_seccomp.broker.control import Control
 from rampart_seccomp.broker.engine import Engine, Tables
 from rampart_seccomp.broker.judge import Judge
 from rampart_seccomp.broker.ledger import Ledger
@@ -14,6 +16,7 @@ from rampart_seccomp.broker.names import HostNames
 from rampart_seccomp.broker.verifying import Stage
 from rampart_seccomp.calls.call import Setting
 from rampart_seccomp.calls.notification import Listener
+from rampart_seccomp.calls.starting import system_loaders
 from rampart_seccomp.policy import AnyMatcher
 
 if TYPE_CHECKING:
@@ -64,13 +67,14 @@ class Deciding:
         """True if an engine answers what the policy decides without asking anybody."""
         return self._tables is not None
 
-    def begin(self, lineage: Lineage, listener: Listener, member: int) -> None:
+    def begin(self, lineage: Lineage, listener: Listener, member: int, control: Control) -> None:
         """Decide from here on: the tree is there.
 
         Args:
             lineage: Who is who in it.
             listener: Where its calls arrive; must stay open until `end` has returned True.
             member: Pid of a process of it.
+            control: Its launcher, who traces what the engine lets execute.
 
         Raises:
             OSError: ENOMEM, EMFILE, or /proc/<member>/root cannot be opened.
@@ -81,6 +85,7 @@ class Deciding:
                 return
             with forks.excluded:
                 self.engine = engine = Engine(listener, member, self._setting.names)
+                engine.trace(control.lend(listener.fd), os.dup(control.launcher), system_loaders())
                 self._ledger.attach(engine, lineage)
                 self._put_in_force()
         engine.start()
@@ -102,11 +107,34 @@ class Deciding:
             self._questioned = True
             self._put_in_force()
 
+    # What the engine is told, and tells, about execs (`verifying.Beside`)
+
     def executing(self, stage: Stage, *, leader: bool) -> None:
         """Tell the engine about an exec: what it knows of tasks may not hold any more."""
         with self._changing:
             if self.engine is not None:
                 self.engine.executing(stage, leader=leader)
+
+    def claim(self, tgid: int) -> bool:
+        """Keep a process for an exec that Python has traced; False while the engine has one there."""
+        with self._changing:
+            return self.engine is None or self.engine.claim(tgid)
+
+    def unclaim(self, tgid: int) -> None:
+        """Nothing that Python has traced is on its way there any more."""
+        with self._changing:
+            if self.engine is not None:
+                self.engine.unclaim(tgid)
+
+    def traced(self) -> None:
+        """Tell the engine that execs can be traced here."""
+        with self._changing:
+            if self.engine is not None:
+                self.engine.traced()
+
+    def take_landed(self) -> bytes:
+        """Take what came of the engine's execs; for the session's thread, which ends it."""
+        return b"" if self.engine is None else self.engine.take_landed()
 
     def end(self) -> bool:
         """Stop the engine and keep its last records; False if one of its threads hangs in the kernel."""

@@ -10,7 +10,7 @@ import errno
 import functools
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import attrs
@@ -98,6 +98,41 @@ class Engine:
         )
         self._raw = made[0]
         self._buffer = ffi.new("char[]", max(_CHUNK, lib.RS_RECORD_ROOM))
+        self._landed = ffi.new("char[]", max(_CHUNK, lib.RS_LANDED_ROOM))
+
+    def trace(self, channel: int, launcher: int, loaders: Collection[tuple[int, int]]) -> None:
+        """Have execs judged, once one was traced (`traced`); before `start`.
+
+        Args:
+            channel: Leads to the launcher, which has the listener, too (`protocol.Lent`). Ours from here.
+            launcher: A pidfd of it. Ours from here.
+            loaders: The dynamic loaders of the system, by device and inode.
+        """
+        files = ffi.new("struct rs_file[]", list(loaders))
+        checked(lib.rs_engine_trace(self._raw, channel, launcher, files, len(loaders)), "malloc")
+
+    def traced(self) -> None:
+        """Judge execs from here on: one has been traced."""
+        lib.rs_engine_traces(self._raw)
+
+    def claim(self, tgid: int) -> bool:
+        """Judge no exec of this process until `unclaim`; False while one is on its way."""
+        result = lib.rs_engine_claim(self._raw, tgid)
+        return result != -errno.EBUSY and checked(result, "malloc") == 0
+
+    def unclaim(self, tgid: int) -> None:
+        """Judge execs of this process again."""
+        lib.rs_engine_unclaim(self._raw, tgid)
+
+    def take_landed(self) -> bytes:
+        """Take what came of execs as bytes, for `read_landed`: all that the launcher has said so far."""
+        found = []
+        while size := lib.rs_engine_landed(self._raw, self._landed, len(self._landed)):
+            found.append(ffi.buffer(self._landed, size)[:])
+            if len(found) == _CHUNKS:
+                self.wake()
+                break
+        return b"".join(found)
 
     def start(self) -> None:
         """Start the threads. EAGAIN if the user may have no more."""

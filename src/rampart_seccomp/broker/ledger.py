@@ -9,9 +9,12 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, TypeVar
 
+import attrs
+
 from rampart_seccomp.broker.denials import Decided, Denial, bounded
 from rampart_seccomp.broker.engine import Engine
 from rampart_seccomp.broker.judge import Judge, Judgement
+from rampart_seccomp.broker.landing import started_program
 from rampart_seccomp.broker.lineage import Lineage
 from rampart_seccomp.broker.processes import acting
 from rampart_seccomp.broker.records import Record, read_records
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["Ledger"]
 
 T = TypeVar("T")
+
+_ENFORCED = {Operation.EXEC: "verified"}
+"""How the engine carries out what is allowed, unless by itself."""
 
 _KEPT = 10_000
 """Decisions and denials that are kept for the harness; the audit log has all."""
@@ -150,7 +156,7 @@ class Ledger:
             suggestion = self._judges[record.serial].suggest(judgement)
             self._denials.append((record.number, self._telling.denial(judgement, suggestion)))
         self._keep(record.number, judgement, record.errno)
-        enforced = "performed" if judgement.allowed else "answered"
+        enforced = _ENFORCED.get(record.operation, "performed") if judgement.allowed else "answered"
         self._telling.write(judgement, record.errno, enforced, record.held_ns)
 
     def _judgement(self, record: Record) -> Judgement:
@@ -164,6 +170,8 @@ class Ledger:
                 syscall=record.syscall,
                 process=process,
             )
+        elif record.operation is Operation.EXEC:
+            event = attrs.evolve(started_program(record.path, syscall=record.syscall), process=process)
         else:
             event = FileEvent(
                 operation=record.operation, path=record.path, syscall=record.syscall, process=process

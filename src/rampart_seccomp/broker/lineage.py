@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 import attrs
 
@@ -35,19 +36,28 @@ Identity = tuple[int, int]
 """Pid, and start in clock ticks since boot: tells a number apart that is used again."""
 
 
+class Started(Protocol):
+    """An exec that was verified. What that makes of the process takes time to say, and few are asked."""
+
+    @property
+    def program(self) -> Program:
+        """What runs."""
+        ...
+
+
 @attrs.frozen(eq=False)
 class Standing:
     """What a process is known to be.
 
     Attributes:
-        program: What it runs; None before the first exec of the tree.
+        started: How what it runs was started; None before the first exec of the tree.
         image: Device and inode of that.
         environment: What it was started with: ``NAME=value``, each with its NUL.
         beneath: What it, or the process that forked it, was before.
         depth: How many there are beneath each other.
     """
 
-    program: Program | None
+    started: Started | None
     image: tuple[int, int] | None
     environment: bytes
     beneath: Standing | None
@@ -58,8 +68,8 @@ class Standing:
         """Its program, and those before it, the nearest first."""
         found = []
         at: Standing | None = self
-        while at is not None and at.program is not None:
-            found.append(at.program)
+        while at is not None and at.started is not None:
+            found.append(at.started.program)
             at = at.beneath
         return tuple(found)
 
@@ -94,8 +104,8 @@ class Lineage:
         """Say what a process was when it, and its ancestors, were looked at; None if that is not known.
 
         Args:
-            processes: The process, and its ancestors, the nearest first. Nobody of them has executed more
-                than one program since.
+            processes: The process, and its ancestors, the nearest first. What it has executed since is
+                looked through, back to the image that it had.
         """
         climbed: list[Acting] = []
         found: Standing | None = None
@@ -111,10 +121,8 @@ class Lineage:
             if found is None or self._adopters.intersection(parents):
                 return None
         image = processes[0].image
-        if not climbed and found.image != image:
-            found = found.beneath  # it has become something else just after
-            if found is not None and found.image not in (image, None):
-                return None
+        while not climbed and found is not None and found.image not in (image, None):
+            found = found.beneath  # it has become something else since
         return found if found and all(process.image == found.image for process in climbed) else None
 
     def executed(
@@ -122,7 +130,7 @@ class Lineage:
         pid: int,
         start_time: int,
         was: Standing | None,
-        program: Program,
+        started: Started,
         image: tuple[int, int],
         environment: bytes,
         children: Iterable[Child] | None,
@@ -133,14 +141,14 @@ class Lineage:
             pid: Process, by its thread group.
             start_time: Its start, in clock ticks since boot.
             was: What it was before; None if that was not known.
-            program: What it is now.
+            started: What it is now.
             image: Device and inode of that.
             environment: What it was started with.
             children: Whom it had forked; None if they could not be listed.
         """
         now = None
         if was is not None and was.depth < _DEPTH_MAX:
-            now = Standing(program, image, environment, was, was.depth + 1)
+            now = Standing(started, image, environment, was, was.depth + 1)
         with self._lock:
             if self._launched_with is None:
                 self._launched_with = environment
@@ -152,6 +160,21 @@ class Lineage:
             self._known[pid, start_time] = now
             if len(self._known) > self._sweep_at:
                 self._sweep()
+
+    def descent(self, processes: Sequence[Identity]) -> Standing | None:
+        """Say what a process was when it executed something; None if that is not known.
+
+        Args:
+            processes: The process, and whom it descended from then, the nearest first. None of those that
+                are not known has executed anything by then: whoever does is known before what comes later.
+        """
+        with self._lock:
+            for place, identity in enumerate(processes):
+                if identity in self._known:
+                    return self._known[identity]
+                if any(pid in self._adopters for pid, _ in processes[place + 1 : place + 2]):
+                    return None
+        return None
 
     def changed_variables(self, pid: int, environment: bytes) -> frozenset[bytes] | None:
         """Name the variables that an exec would add or change.

@@ -46,7 +46,8 @@ class Record:
         number: Its place in the order of the tree's decisions.
         serial: Of the tables that decided.
         operation: What was done, or would have been.
-        path: Real absolute name of the object; of a connection the bytes of the IP address.
+        path: Real absolute name of the object; of a connection the bytes of the IP address, of an exec what
+            `started_program` reads.
         port: Of a connection.
         protocol: Of a connection, ``tcp`` or ``udp``.
         allowed: Whether it was allowed.

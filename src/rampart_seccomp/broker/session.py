@@ -247,6 +247,8 @@ class Session:
 
     def _end(self) -> None:
         self._control.see_off()
+        if self._verifying is not None:
+            self._verifying.land(self._deciding.take_landed())
         # The last calls are recorded, and use the listener, before it is gone; a stuck one is not waited for.
         idle = self._answering.wait_quiet(_LAST_WORDS)
         stopped = self._deciding.end()
@@ -292,13 +294,12 @@ class Session:
             lineage,
             self._answering.note_tampering,
             self._control.nudge,
-            self._deciding.executing,
+            self._deciding,
             degraded=lambda: not self._judge.relies_on_execs or self._broker.degraded(Operation.EXEC),
         )
         self._judge.questions.bounce = self._verifying.bounce
-        # It comes as far as its execve, which waits for an answer: all that answers is made ready meanwhile.
+        self._deciding.begin(lineage, taken.listener, taken.command_pid, self._control)
         self._control.send(protocol.Go())
-        self._deciding.begin(lineage, taken.listener, taken.command_pid)
         return True
 
     def _serve(self) -> None:
@@ -418,9 +419,13 @@ class Session:
 
         Whoever makes a call may have become another program: that is said before it can make one.
         """
+        # Read before what is said to us, and taken after it (`Verifying.land`).
+        landed = self._deciding.take_landed()
         there = True
         while there and self._control.readable:
             there = self._hear()
+        if landed and self._verifying is not None:
+            self._verifying.land(landed)
         return there
 
     def _submit(self, notification: Notification) -> bool:

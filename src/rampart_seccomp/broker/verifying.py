@@ -9,18 +9,20 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
 
 import attrs
 
+from rampart_seccomp.broker.landing import read_landed
 from rampart_seccomp.broker.lineage import Lineage, Standing
 from rampart_seccomp.calls.notification import Notification
 from rampart_seccomp.calls.starting import ExecCall, Expected
 from rampart_seccomp.errors import ExecUnverifiable, TargetGone
-from rampart_seccomp.events import Program
+from rampart_seccomp.events import ExecEvent, Program
 from rampart_seccomp.launch import protocol
 from rampart_seccomp.policy.clean import clean
 
-__all__ = ["Flight", "Stage", "Verifying"]
+__all__ = ["Beside", "Flight", "Stage", "Verifying"]
 
 _ERESTARTSYS, _ERESTARTNOINTR = 512, 513  # include/linux/errno.h
 _INTERRUPTIBLE = frozenset(
@@ -32,6 +34,9 @@ _REFUSED = (errno.EPERM, errno.EACCES, errno.ENOSYS)
 _LOOK = 0.1
 """Seconds between two looks at whether the target of a wait still lives."""
 
+_LOOK_BESIDE = 0.005
+"""Seconds between two looks at whether an exec of the engine is over, which nobody tells."""
+
 
 class Stage(enum.Enum):
     """Where an exec is, for those who remember what a process was."""
@@ -42,6 +47,33 @@ class Stage(enum.Enum):
     """It has taken place, or has failed."""
     LOST = "lost"
     """It is let go, and nobody will tell what comes of it."""
+
+
+class Beside(Protocol):
+    """Who else may have something traced in the same tree: the engine."""
+
+    def claim(self, tgid: int) -> bool:
+        """Keep a process for us; False while something else is on its way there."""
+        ...
+
+    def unclaim(self, tgid: int) -> None:
+        """Nothing of ours is on its way there any more."""
+        ...
+
+    def executing(self, stage: Stage, *, leader: bool) -> None:
+        """Hear of the stages of each exec, and whether it is made by the leader of its thread group."""
+        ...
+
+    def traced(self) -> None:
+        """Hear that an exec has been traced, so that others can be."""
+        ...
+
+
+@attrs.frozen
+class _Told:
+    """A program that was started in Python."""
+
+    program: Program
 
 
 @attrs.define(eq=False)
@@ -88,7 +120,7 @@ class Verifying:
         lineage: Who is who; learns what was executed before the process goes on.
         tampered: Told of a process that was killed, since it had become something else than was decided.
         nudge: Continues a launcher that was stopped along with its command: others of the tree wait for it.
-        tell: Told of the stages of each exec, and whether it is made by the leader of its thread group.
+        beside: Who else has execs traced.
         degraded: Tells whether execs may, under the policy in force, go on unverified where ptrace(2) is
             refused.
     """
@@ -98,9 +130,9 @@ class Verifying:
         send: Callable[[protocol.Message, int | None], None],
         lend: Callable[[], AbstractContextManager[None]],
         lineage: Lineage,
-        tampered: Callable[[ExecCall], None],
+        tampered: Callable[[ExecEvent], None],
         nudge: Callable[[], None],
-        tell: Callable[..., None],
+        beside: Beside,
         *,
         degraded: Callable[[], bool],
     ) -> None:
@@ -109,7 +141,7 @@ class Verifying:
         self._lineage = lineage
         self._tampered = tampered
         self.nudge = nudge
-        self._tell = tell
+        self._beside = beside
         self._degraded = degraded
         self._cookies = itertools.count(1)
         self._flights: dict[int, Flight] = {}
@@ -139,7 +171,8 @@ class Verifying:
             notification.ensure_valid()
             call.close()
             flight.told = True
-            self._tell(Stage.BEGUN if flight.error == 0 else Stage.LOST, leader=flight.is_leader)
+            stage = Stage.BEGUN if flight.error == 0 else Stage.LOST
+            self._beside.executing(stage, leader=flight.is_leader)
             notification.allow()
         except BaseException:
             self._withdraw(flight)
@@ -162,7 +195,7 @@ class Verifying:
         """
         flight = Flight(None, notification, next(self._cookies))
         with self._changed:
-            if self.refused or flight.tgid in self._flights:
+            if self.refused or not self._free(flight.tgid):
                 return False
             self._flights[flight.tgid] = self._by_cookie[flight.cookie] = flight
         try:
@@ -194,6 +227,28 @@ class Verifying:
                     return
         self._end(flight, message if isinstance(message, protocol.Executed) else None)
 
+    def land(self, raw: bytes) -> None:
+        """Take what came of execs that the engine judged.
+
+        What the launcher had said to us is taken before, and what it had said to the engine was read before
+        that: whoever was started by what we judged is then known later than that is. The other way around,
+        what we judge waits until all that the launcher has said to the engine is taken.
+
+        Args:
+            raw: From `Engine.take_landed`.
+        """
+        for landed in read_landed(raw):
+            executed = landed.executed
+            if executed.outcome is protocol.Outcome.TAMPERED:
+                self._tampered(landed.execs[0])
+                continue
+            identity = (executed.pid, executed.start_time)
+            ancestors = ((each.pid, each.start_time) for each in executed.ancestors)
+            was = self._lineage.descent([identity, *ancestors])
+            self._lineage.executed(
+                *identity, was, landed, landed.image, landed.environment, executed.children
+            )
+
     @property
     def busy(self) -> bool:
         """True while the launcher has something to do or to say."""
@@ -209,18 +264,24 @@ class Verifying:
         notification = call.notification
         flight = Flight(call, notification, next(self._cookies))
         with self._changed:
-            if flight.tgid in self._flights:
+            if not self._free(flight.tgid):
                 with self._lend():
-                    self._wait(lambda: flight.tgid not in self._flights, notification.ensure_valid)
+                    self._wait(lambda: self._free(flight.tgid), notification.ensure_valid, _LOOK_BESIDE)
             self._flights[flight.tgid] = self._by_cookie[flight.cookie] = flight
         return flight
 
-    def _wait(self, condition: Callable[[], bool], ensure_valid: Callable[[], None]) -> None:
+    def _free(self, tgid: int) -> bool:
+        """Keep a process for a flight, with the lock held; False if something is on its way there."""
+        return tgid not in self._flights and self._beside.claim(tgid)
+
+    def _wait(
+        self, condition: Callable[[], bool], ensure_valid: Callable[[], None], seconds: float = _LOOK
+    ) -> None:
         """Wait with the lock held; it is given up meanwhile."""
         while not condition():
             if self._closed:
                 raise OSError(errno.EACCES, "the launcher is gone")
-            if not self._changed.wait(_LOOK):
+            if not self._changed.wait(seconds):
                 self.nudge()
             ensure_valid()
 
@@ -276,13 +337,14 @@ class Verifying:
         if executed is not None and outcome is protocol.Outcome.COMMITTED and flight.call is not None:
             self._committed(flight, flight.call, executed)
         elif outcome is protocol.Outcome.TAMPERED and not flight.withdrawn and flight.call is not None:
-            self._tampered(flight.call)
+            self._tampered(flight.call.execs[0])
         if flight.told and flight.error == 0:
-            self._tell(Stage.OVER, leader=flight.is_leader)
+            self._beside.executing(Stage.OVER, leader=flight.is_leader)
         with self._changed:
             self._by_cookie.pop(flight.cookie, None)
             if self._flights.get(flight.tgid) is flight:
                 del self._flights[flight.tgid]
+                self._beside.unclaim(flight.tgid)
             self._changed.notify_all()
 
     def _committed(self, flight: Flight, call: ExecCall, executed: protocol.Executed) -> None:
@@ -293,11 +355,12 @@ class Verifying:
             executed.pid,
             executed.start_time,
             flight.was,
-            Program(path, argv, clean(path, variables) and call.linked and not call.loads, call.execs),
+            _Told(Program(path, argv, clean(path, variables) and call.linked and not call.loads, call.execs)),
             expected.image,
             expected.environment,
             executed.children,
         )
+        self._beside.traced()
 
 
 @contextmanager

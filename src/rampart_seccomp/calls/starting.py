@@ -26,7 +26,16 @@ from rampart_seccomp.calls.pins import Pin, real_name
 from rampart_seccomp.calls.shim import checked, ffi, lib
 from rampart_seccomp.events import ExecEvent
 
-__all__ = ["DECODERS", "ExecCall", "Expected", "Verifier", "execve", "execveat", "read_vector"]
+__all__ = [
+    "DECODERS",
+    "ExecCall",
+    "Expected",
+    "Verifier",
+    "execve",
+    "execveat",
+    "read_vector",
+    "system_loaders",
+]
 
 _AT_SYMLINK_NOFOLLOW = 0x100
 _AT_EMPTY_PATH = 0x1000
@@ -279,14 +288,14 @@ def _interpreter(
         return 0, 0
     loader = call.hold(call.notification.pin(name))
     _ensure_program(loader)
-    if (loader.dev, loader.ino) not in _system_loaders():
+    if (loader.dev, loader.ino) not in system_loaders():
         events.append(_event(call, loader, argv, None))
         call.loads = True
     return loader.dev, loader.ino
 
 
 @functools.cache
-def _system_loaders() -> frozenset[tuple[int, int]]:
+def system_loaders() -> frozenset[tuple[int, int]]:
     """The dynamic loaders in the places of the system, by device and inode."""
     places = {os.path.realpath(place) for pattern in _LOADER_PLACES for place in glob.glob(pattern)}
     found = set()
@@ -310,7 +319,7 @@ def _is_loader_name(name: str) -> bool:
 
 def _is_loader(pin: Pin, named: bytes | None) -> bool:
     """Tell whether a program is a dynamic loader, which runs the program among its arguments."""
-    if (pin.dev, pin.ino) in _system_loaders():
+    if (pin.dev, pin.ino) in system_loaders():
         return True
     names = {os.path.basename(path) for path in (pin.path, named) if path is not None}
     return any(_is_loader_name(os.fsdecode(name)) for name in names)

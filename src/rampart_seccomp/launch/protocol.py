@@ -20,6 +20,8 @@ __all__ = [
     "File",
     "Go",
     "Halt",
+    "Lend",
+    "Lent",
     "Limit",
     "Limits",
     "Listener",
@@ -160,6 +162,32 @@ class Go:
         return cls()
 
 
+class Lent(enum.IntEnum):
+    """What a launcher needs to trace execs for the engine."""
+
+    CHANNEL = 1
+    """A socket over which the engine says what it judged, and hears what came of it."""
+    LISTENER = 2
+    """A copy of the listener, to answer those calls."""
+
+
+@attrs.frozen(repr=False)
+class Lend:
+    """Carries one descriptor, which is for what the engine judges. Before GO."""
+
+    layout: ClassVar[struct.Struct] = struct.Struct("=II")
+    type: ClassVar[int] = 7
+    what: Lent
+
+    def pack(self) -> bytes:
+        return self.layout.pack(self.type, self.what)
+
+    @classmethod
+    def unpack(cls, packet: bytes) -> Lend:
+        _, what = cls.layout.unpack(packet)
+        return cls(Lent(what))
+
+
 @attrs.frozen(repr=False)
 class Signal:
     """Send a signal to the command, or to every process of the tree."""
@@ -270,6 +298,8 @@ class Outcome(enum.IntEnum):
     """Something else was about to run: the process was killed before its first instruction."""
     GONE = 4
     """The process died."""
+    UNTRACED = 5
+    """To the engine: it cannot be traced, and still waits for its answer."""
 
 
 @attrs.frozen(repr=False)
@@ -392,7 +422,7 @@ class Traced:
 
 @attrs.frozen(repr=False)
 class Child:
-    """A process, by its pid and the clock tick since boot in which it was started."""
+    """A relative of the executing process: its pid, and the clock tick since boot in which it was started."""
 
     layout: ClassVar[struct.Struct] = struct.Struct("=QQ")
     pid: int
@@ -409,30 +439,37 @@ class Executed:
         pid: The process.
         start_time: Its start, in clock ticks since boot (proc_pid_stat(5)).
         children: Whom it had forked before it committed; None: they could not be listed.
+        ancestors: Of what the engine judged: whom it descends from, the nearest first, up to one that has
+            executed something; none if it has itself.
     """
 
-    layout: ClassVar[struct.Struct] = struct.Struct("=IIQQII")
+    layout: ClassVar[struct.Struct] = struct.Struct("=IIQQIIII")
     type: ClassVar[int] = 20
     outcome: Outcome
     cookie: int
     pid: int
     start_time: int
     children: tuple[Child, ...] | None
+    ancestors: tuple[Child, ...] = ()
 
     def pack(self) -> bytes:
         count = _UNLISTED if self.children is None else len(self.children)
-        head = self.layout.pack(self.type, self.outcome, self.cookie, self.start_time, self.pid, count)
-        return head + b"".join(Child.layout.pack(each.pid, each.start_time) for each in self.children or ())
+        head = self.layout.pack(
+            self.type, self.outcome, self.cookie, self.start_time, self.pid, count, len(self.ancestors), 0
+        )
+        relatives = (*(self.children or ()), *self.ancestors)
+        return head + b"".join(Child.layout.pack(each.pid, each.start_time) for each in relatives)
 
     @classmethod
     def unpack(cls, packet: bytes) -> Executed:
-        _, outcome, cookie, start_time, pid, count = cls.layout.unpack_from(packet)
+        _, outcome, cookie, start_time, pid, n_children, n_ancestors, _ = cls.layout.unpack_from(packet)
         rest = packet[cls.layout.size :]
-        if len(rest) != (0 if count == _UNLISTED else count * Child.layout.size):
-            raise ValueError("EXECUTED does not list as many children as it says")
-        listed = tuple(Child(*each) for each in Child.layout.iter_unpack(rest))
-        children = None if count == _UNLISTED else listed
-        return cls(Outcome(outcome), cookie, pid, start_time, children)
+        listed = 0 if n_children == _UNLISTED else n_children
+        if len(rest) != (listed + n_ancestors) * Child.layout.size:
+            raise ValueError("EXECUTED does not list as many relatives as it says")
+        relatives = tuple(Child(*each) for each in Child.layout.iter_unpack(rest))
+        children = None if n_children == _UNLISTED else relatives[:listed]
+        return cls(Outcome(outcome), cookie, pid, start_time, children, relatives[listed:])
 
 
 @attrs.frozen(repr=False)
@@ -474,12 +511,13 @@ class Exceeded:
 
 
 _KINDS = (
-    *(Start, Go, Signal, Trace, Release, Halt),
+    *(Start, Go, Lend, Signal, Trace, Release, Halt),
     *(Listener, Started, Failed, Traced, Executed, Stopping, Ended, Exceeded),
 )
 Message = (
     Start
     | Go
+    | Lend
     | Signal
     | Trace
     | Release

@@ -37,7 +37,7 @@ from rampart_seccomp.policy.terms import FILE_OPERATIONS, VERDICTS
 
 __all__ = ["VERSION", "compile_tables"]
 
-VERSION = 1
+VERSION = 2
 
 _MAGIC = 0x54425352
 _SECTIONS = (
@@ -47,10 +47,12 @@ _SECTIONS = (
 
 _OPERATIONS = tuple(Operation)
 _BIT = {operation: 1 << place for place, operation in enumerate(_OPERATIONS)}
-_JUDGED = FILE_OPERATIONS | {Operation.CONNECT, Operation.LISTEN}
+_JUDGED = FILE_OPERATIONS | {Operation.EXEC, Operation.CONNECT, Operation.LISTEN}
 _GRANT, _RESOLVER = len(VERDICTS), len(VERDICTS) + 1
 _LOGS, _RULE = 1, 2
-_BY_PATH, _BY_ADDRESS, _BY_OTHER = 1, 2, 4
+_BY_PATH, _BY_ADDRESS, _BY_OTHER, _BY_COMMAND, _BY_VARIABLE = 1, 2, 4, 8, 16
+_VARIABLES = b"\0"
+"""The directory whose names are those of variables: no path has it."""
 _ANY_FAMILY, _NAME = 0, 1
 _ANY_BYTE, _STAR, _SET = 1 << 24, 2 << 24, 3 << 24
 
@@ -161,7 +163,15 @@ class _Tables:
         if given.paths:
             flags |= _BY_PATH
             self.slots[given.paths.bit_length()] = self._next_condition
-        if given.commands or given.texts:
+        if given.commands:
+            flags |= _BY_COMMAND
+            for command in given.commands:
+                self.slots[command.program.bit_length()] = self._next_condition
+        if given.env:
+            flags |= _BY_VARIABLE
+            for name in given.env:
+                self.tree.add((_VARIABLES, name), self._next_condition)
+        if given.programs or given.within:
             flags |= _BY_OTHER
         if given.hosts or given.ports:
             flags |= _BY_ADDRESS
@@ -175,6 +185,10 @@ class _Tables:
             self.tree.add(tuple(name for name in grant.path.split(b"/") if name), self._next_condition)
             # It is for this very spelling, and the tree takes two slashes for one.
             self._write_condition(_BY_PATH | _BY_OTHER, [])
+        elif grant.operation is Operation.EXEC:
+            # For one image and one argv, which are not compared here.
+            self._write_entry(_BIT[grant.operation], _GRANT)
+            self._write_condition(_BY_OTHER, [])
         elif grant.operation is Operation.CONNECT:
             assert grant.host is not None
             if not grant.host.startswith("unix:"):

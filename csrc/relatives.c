@@ -1,6 +1,6 @@
 /*
- * Whom a process that stands at its exec has forked. It has one thread by then, which all its children are filed
- * under.
+ * Whom a process that stands at its exec has forked, and whom it descends from. It has one thread by then, which all
+ * its children are filed under.
  */
 #define _GNU_SOURCE
 #include "launch.h"
@@ -93,4 +93,34 @@ uint32_t list_children(int directory, pid_t pid, struct rs_child *children)
         listed = again;
     }
     return UINT32_MAX;
+}
+
+/* Whether a process is known to have executed something. False also of one that another has taken the place of. */
+bool has_executed(const struct rs_child *executed, pid_t pid, uint64_t start_time)
+{
+    const struct rs_child *place = &executed[(unsigned int)pid % EXECUTED_SIZE];
+    return place->pid == (uint64_t)pid && place->start_time == start_time;
+}
+
+void note_executed(struct rs_child *executed, pid_t pid, uint64_t start_time)
+{
+    executed[(unsigned int)pid % EXECUTED_SIZE] = (struct rs_child){.pid = (uint64_t)pid, .start_time = start_time};
+}
+
+/* Climb from `parent`. An orphan's is its adopter, this process, which is listed like any other. */
+uint32_t list_ancestors(pid_t parent, const struct rs_child *executed, struct rs_child *ancestors)
+{
+    uint32_t count = 0;
+    for (pid_t at = parent; at > 0 && count < RS_MAX_ANCESTORS;) {
+        char name[32];
+        struct process found;
+        snprintf(name, sizeof(name), "/proc/%d/stat", at);
+        if (read_process(AT_FDCWD, name, &found) != 0)
+            break;
+        ancestors[count++] = (struct rs_child){.pid = (uint64_t)at, .start_time = found.start_time};
+        if (at == getpid() || has_executed(executed, at, found.start_time))
+            break;
+        at = found.parent;
+    }
+    return count;
 }
