@@ -40,6 +40,7 @@ from rampart_seccomp.verdicts import Allow, Ask, Deny, Verdict
 
 if TYPE_CHECKING:
     from rampart_seccomp.launch import create_subprocess_exec
+    from rampart_seccomp.policy.analysis import diff
 
 __version__ = "0.1.0"
 
@@ -77,14 +78,19 @@ __all__ = [
     "ask",
     "create_subprocess_exec",
     "deny",
+    "diff",
     "run",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """Import asyncio only for those who use it."""
+    """Import only for those who use it what no command needs to start."""
     if name == "create_subprocess_exec":
         from rampart_seccomp.launch import create_subprocess_exec
 
         return create_subprocess_exec
+    if name == "diff":
+        from rampart_seccomp.policy.analysis import diff
+
+        return diff
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
