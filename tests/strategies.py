@@ -6,6 +6,7 @@ Everything is drawn from a few short names, so that patterns and paths meet ofte
 from __future__ import annotations
 
 import ipaddress
+import itertools
 
 import attrs
 from hypothesis import settings
@@ -373,3 +374,11 @@ def reading_policies(draw: st.DrawFn) -> tuple[Policy, Policy]:
         own[1] = [attrs.evolve(own[0][0], except_=own[1][0].except_)]
     first, second = (Policy(rules=[*shared, *more], default={"read": default}) for more in own)
     return first, second
+
+
+PATHS = [
+    b"/" + b"/".join(names)
+    for depth in range(5)
+    for names in itertools.product((b"a", b"b", b"c", b"ab")[: 5 - min(depth, 3)], repeat=depth)
+]
+"""Every path that the patterns of these rules tell apart, and more."""

@@ -38,12 +38,6 @@ events = (
 )
 
 
-PATHS = [
-    b"/" + b"/".join(names)
-    for depth in range(5)
-    for names in itertools.product((b"a", b"b", b"c", b"ab")[: 5 - min(depth, 3)], repeat=depth)
-]
-
 PROCESSES = [
     None,
     *(
@@ -91,7 +85,7 @@ class TestExact:
     @given(strategies.reading_policies())
     def test_all_paths(self, pair: tuple[Policy, Policy]) -> None:
         """For rules that overlap a lot, every path of some names is looked at."""
-        check(pair, [FileEvent(operation=Operation.READ, path=path) for path in PATHS])
+        check(pair, [FileEvent(operation=Operation.READ, path=path) for path in strategies.PATHS])
 
     @strategies.bounded
     @given(strategies.acting_policies(), strategies.acting_policies())

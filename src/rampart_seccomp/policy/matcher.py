@@ -74,13 +74,15 @@ class Matcher:
         protected: Iterable[bytes] = (),
         planted: Iterable[bytes] = (),
         resolvers: Iterable[Address] = (),
+        anchors: Anchors | None = None,
     ) -> None:
         self.policy = policy
-        anchors = Anchors(
-            os.path.expanduser(b"~") if home is None else home,
-            os.getcwdb() if directory is None else directory,
-            os.environb.get(b"TMPDIR"),
-        )
+        if anchors is None:
+            anchors = Anchors(
+                os.path.expanduser(b"~") if home is None else home,
+                os.getcwdb() if directory is None else directory,
+                os.environb.get(b"TMPDIR"),
+            )
         self._anchors = anchors
         self.home = anchors.home
         self.directory = anchors.directory

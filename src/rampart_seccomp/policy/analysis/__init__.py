@@ -1,4 +1,4 @@
-"""Exact questions about whole policies, answered beforehand: what differs, what never decides.
+"""Exact questions about whole policies, answered beforehand: what differs, what never decides (`reaching`).
 
 They are answered by trying out events that stand for all others (`witnesses`), on the reference matcher.
 """

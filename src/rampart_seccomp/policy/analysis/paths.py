@@ -56,17 +56,25 @@ class Paths:
         Args:
             operation: On files, exec, or connect for the paths of unix sockets.
             extra: Slots that matter, too.
-            about: Rules; only where the paths of one of them match, anything matters. None: everywhere.
+            about: Rules that matter wherever they match; where none of them can, nothing does. None: all
+                rules are alike.
 
         Raises:
             TooLarge: There are too many.
         """
-        layers = tuple(
-            tuple(self._row(place, entry, operation) for entry in layer.entries[operation])
+        rows = [
+            [(entry, self._row(place, entry, operation)) for entry in layer.entries[operation]]
             for place, layer in enumerate(self._ground.layers)
-        )
+        ]
+        layers = tuple(tuple(row for _, row in layer) for layer in rows)
         extra |= united(self.granted(operation))
-        focus = ALWAYS if about is None else self._focus(operation, about)
+        focus = ALWAYS
+        if about is not None:
+            focused = [row for layer in rows for entry, row in layer if entry in about]
+            extra |= united(row.asked for row in focused)
+            # The image is not all that a rule on an exec may match.
+            if operation is not Operation.EXEC and not any(row.own == ALWAYS for row in focused):
+                focus = united(row.own for row in focused)
         # Nothing but a file or directory lies in the root directory's own place.
         least = int(operation in (Operation.EXEC, Operation.CONNECT))
         key = (layers, extra, least, focus)
@@ -95,16 +103,6 @@ class Paths:
                 path = grant.key[1]
                 if grant.operation is operation and path is not None and path.startswith(b"/"):
                     yield self._ground.add([tuple(name for name in path.split(b"/") if name)])
-
-    def _focus(self, operation: Operation, about: frozenset[Entry]) -> int:
-        """Give the slots of the paths of some rules; `ALWAYS` if one of them has none."""
-        slots = [
-            self._ground.paths(place, entry.conditions, sockets=operation is Operation.CONNECT)
-            for place, layer in enumerate(self._ground.layers)
-            for entry in layer.entries[operation]
-            if entry in about
-        ]
-        return ALWAYS if ALWAYS in slots else united(slots)
 
     def _row(self, place: int, entry: Entry, operation: Operation) -> _Row:
         sockets = operation is Operation.CONNECT

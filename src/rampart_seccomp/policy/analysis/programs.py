@@ -12,7 +12,7 @@ from rampart_seccomp.policy.analysis.actors import arguments
 from rampart_seccomp.policy.analysis.ground import Ground, united
 from rampart_seccomp.policy.analysis.paths import Paths
 from rampart_seccomp.policy.analysis.words import NAMES, TooLarge
-from rampart_seccomp.policy.conditions import Command, Conditions
+from rampart_seccomp.policy.conditions import Command, Conditions, Entry
 from rampart_seccomp.policy.features import MEMFD_EXEC
 from rampart_seccomp.policy.globs import ANY, component
 
@@ -68,10 +68,12 @@ class Programs:
     Args:
         ground: The matchers.
         paths: Finds classes of paths.
+        about: As for `Paths.classes`.
     """
 
-    def __init__(self, ground: Ground, paths: Paths) -> None:
+    def __init__(self, ground: Ground, paths: Paths, about: frozenset[Entry] | None = None) -> None:
         self._ground = ground
+        self._about = about
         self._paths = paths
         given = list(self._conditions())
         self._uses = list(dict.fromkeys(use for each in given for use in self._used(*each)))
@@ -122,7 +124,7 @@ class Programs:
 
     def _starts(self) -> Iterator[_Start]:
         deleted = self._ground.add([(ANY, component("*" + _DELETED))])
-        images = self._paths.classes(Operation.EXEC, extra=deleted if self._memfds else 0)
+        images = self._paths.classes(Operation.EXEC, extra=deleted if self._memfds else 0, about=self._about)
         for slots, path in images:
             yield _Start(slots, slots, path, path)
             if slots & deleted:

@@ -60,7 +60,7 @@ class Witnesses:
     def _objects(self, operation: Operation, about: frozenset[Entry] | None) -> Iterator[Event]:
         """Give events by whomever."""
         if operation is Operation.EXEC:
-            yield from Programs(self._ground, self._paths).events()
+            yield from Programs(self._ground, self._paths, about).events()
         elif operation is Operation.CONNECT:
             yield from connects(self._ground, self._paths, about)
         elif operation is Operation.LISTEN:
