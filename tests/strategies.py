@@ -5,11 +5,23 @@ Everything is drawn from a few short names, so that patterns and paths meet ofte
 
 from __future__ import annotations
 
+import ipaddress
+import itertools
+
+import attrs
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from rampart_seccomp.events import ExecEvent, FileEvent, Operation, Process, Program
-from rampart_seccomp.policy import Exemption, Policy, Rule
+from rampart_seccomp.events import (
+    ConnectEvent,
+    ExecEvent,
+    FileEvent,
+    ListenEvent,
+    Operation,
+    Process,
+    Program,
+)
+from rampart_seccomp.policy import AnyPolicy, Exemption, Grant, Policy, Rule
 from rampart_seccomp.policy.rules import KINDS
 from rampart_seccomp.policy.terms import FILE_OPERATIONS, VERDICTS
 
@@ -197,3 +209,176 @@ def exec_events(draw: st.DrawFn) -> ExecEvent:
         changed=draw(changes),
         process=draw(st.none() | processes()),
     )
+
+
+_sites = st.sampled_from(["a.example", "b.example"])
+_networks = st.sampled_from(
+    ["0.0.0.0/0", "127.0.0.0/8", "10.0.0.0/8", "10.1.0.0/16", "[::]", "[fd00::/8]", "[::1]"]
+)
+_ports = st.sampled_from(["", ":443", ":1-100", ":80,443", ":0"])
+_destinations = st.one_of(
+    st.tuples(_sites | _networks, _ports).map("".join),
+    st.sampled_from(["unix:@a", "unix:@a*", "unix:@*", "unix:/a/*", "unix:/h/**"]),
+)
+_locals = st.sampled_from(["0", "80", "1-100", "33000", "127.0.0.1", "127.0.0.0/8:80", "[::1]:1-100", "[::]"])
+
+
+@st.composite
+def _network_rules(draw: st.DrawFn, name: str) -> Rule:
+    operation, key, entries = draw(
+        st.sampled_from([("connect", "hosts", _destinations), ("listen", "ports", _locals)])
+    )
+    several = st.lists(entries, max_size=2)
+    excepts = [*draw(several)]
+    who = draw(actors(frozenset()))
+    if draw(st.booleans()) and who:
+        excepts.append(Exemption(**{key: draw(several)}, **who))
+        who = {}
+    return Rule(
+        name=name,
+        verdict=draw(verdicts),
+        operations=operation,
+        except_=excepts,
+        **{key: draw(several)},
+        **who,
+    )
+
+
+_grants = st.sampled_from(
+    [
+        Grant(operation="read", path="/a/b"),
+        Grant(operation="create", path="/h/p"),
+        Grant(operation="exec", path="/a/git", command=["git", "push"]),
+        Grant(operation="exec", path="/a", command=["/a"]),
+        Grant(operation="connect", host="a.example:443"),
+        Grant(operation="connect", host="10.1.0.1:80"),
+        Grant(operation="connect", host="unix:/a/b"),
+        Grant(operation="connect", host="unix:@a"),
+        Grant(operation="listen", port="80"),
+        Grant(operation="listen", port="127.0.0.1:80"),
+    ]
+)
+
+
+@st.composite
+def whole_policies(draw: st.DrawFn, max_rules: int = 4) -> Policy:
+    """Small policies on everything, with grants and features."""
+    count = draw(st.integers(0, max_rules))
+    return Policy(
+        rules=[draw(rules(name=f"r{number}") | _network_rules(f"r{number}")) for number in range(count)],
+        default=draw(st.dictionaries(st.sampled_from([str(each) for each in Operation]), verdicts)),
+        grants=draw(st.lists(_grants, max_size=2)),
+        features=draw(st.sampled_from([(), ("memfd-exec",)])),
+    )
+
+
+@st.composite
+def stacks(draw: st.DrawFn) -> AnyPolicy:
+    """Policies, and stacks of two."""
+    policy = draw(whole_policies())
+    return Policy.stack(policy, draw(whole_policies(2))) if draw(st.integers(0, 3)) == 0 else policy
+
+
+@st.composite
+def _amended(draw: st.DrawFn, rule: Rule) -> Rule:
+    """The same rule; or with another verdict, or with an exception more, or less."""
+    what = draw(st.sampled_from(["nothing", "nothing", "verdict", "except", "no except"]))
+    if what == "verdict":
+        return attrs.evolve(rule, verdict=draw(verdicts))
+    if what == "no except":
+        return attrs.evolve(rule, except_=())
+    if what == "except" and rule.operations <= KINDS["paths"][0]:
+        more = Exemption(paths=draw(st.lists(patterns(), min_size=1, max_size=2)))
+        return attrs.evolve(rule, except_=(*rule.except_, more))
+    return rule
+
+
+@st.composite
+def changed_policies(draw: st.DrawFn) -> tuple[AnyPolicy, AnyPolicy]:
+    """Two policies; often the second one is the first one with a rule or default changed."""
+    first = draw(stacks())
+    if not isinstance(first, Policy) or draw(st.integers(0, 3)) == 0:
+        return first, draw(stacks())
+    kept = [draw(_amended(rule)) for rule in first.rules if draw(st.integers(0, 3))]
+    more = draw(st.lists(rules(name="more") | _network_rules("more"), max_size=1))
+    default = {str(operation): verdict for operation, verdict in first.default.items()}
+    default.update(
+        draw(st.dictionaries(st.sampled_from([str(each) for each in Operation]), verdicts, max_size=1))
+    )
+    return first, Policy(rules=[*kept, *more], default=default, grants=first.grants, features=first.features)
+
+
+_addresses = st.sampled_from(
+    [
+        "0.0.0.0",
+        "127.0.0.1",
+        "10.1.2.3",
+        "10.1.0.1",
+        "10.9.9.9",
+        "192.0.2.7",
+        "::",
+        "::1",
+        "fd00::5",
+        "2001:db8::9",
+    ]
+).map(ipaddress.ip_address)
+_numbers = st.sampled_from([0, 1, 53, 80, 99, 443, 8000, 33000, 65535])
+
+
+@st.composite
+def network_events(draw: st.DrawFn) -> ConnectEvent | ListenEvent:
+    """Connections to addresses with and without names, to unix sockets, and local ports."""
+    process = draw(st.none() | processes())
+    kind = draw(st.sampled_from(["address", "address", "unix", "listen"]))
+    if kind == "listen":
+        return ListenEvent(protocol="tcp", address=draw(_addresses), port=draw(_numbers), process=process)
+    if kind == "unix":
+        socket = draw(paths() | st.sampled_from([b"@a", b"@ab", b"@x"]))
+        return ConnectEvent(protocol="unix", socket=socket, in_tree=draw(st.booleans()), process=process)
+    return ConnectEvent(
+        protocol="tcp",
+        address=draw(_addresses),
+        port=draw(_numbers),
+        names=draw(st.frozensets(_sites, max_size=2)),
+        process=process,
+    )
+
+
+@st.composite
+def nameless_events(draw: st.DrawFn) -> ExecEvent:
+    """Execs of memfds and deleted files."""
+    event = draw(exec_events())
+    return attrs.evolve(event, path=event.path + b" (deleted)", linked=False)
+
+
+_few = st.lists(st.sampled_from(["a", "b", "*", "a*", "**"]), min_size=1, max_size=3).map("/".join)
+_few_patterns = st.lists(_few.map("/{}".format), min_size=1, max_size=2)
+
+
+@st.composite
+def reading_rules(draw: st.DrawFn, name: str) -> Rule:
+    """Rules on reading whose patterns and exceptions are made of very little, so that they overlap."""
+    excepts = draw(st.lists(_few.map("/{}".format), max_size=2))
+    return Rule(
+        name=name, verdict=draw(verdicts), operations="read", paths=draw(_few_patterns), except_=excepts
+    )
+
+
+@st.composite
+def reading_policies(draw: st.DrawFn) -> tuple[Policy, Policy]:
+    """Two policies of such rules, of which they share most."""
+    shared = [draw(reading_rules(f"r{number}")) for number in range(draw(st.integers(0, 3)))]
+    default = draw(verdicts)
+    own = [[draw(reading_rules("own"))], [draw(reading_rules("own"))] if draw(st.booleans()) else []]
+    if len(own[1]) == 1 and draw(st.booleans()):
+        own[1] = [attrs.evolve(own[0][0], except_=own[1][0].except_)]
+    first, second = (Policy(rules=[*shared, *more], default={"read": default}) for more in own)
+    return first, second
+
+
+PATHS = [
+    b"/" + b"/".join(names)
+    for depth in range(5)
+    for names in itertools.product((b"a", b"b", b"c", b"ab")[: 5 - min(depth, 3)], repeat=depth)
+]
+"""Every path that the patterns of these rules tell apart, and more."""

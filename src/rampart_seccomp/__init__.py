@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         ask,
         deny,
     )
+    from rampart_seccomp.policy.analysis import diff
     from rampart_seccomp.verdicts import Allow, Ask, Deny, Verdict
 
 __version__ = "0.1.0"
@@ -76,14 +77,15 @@ __all__ = [
     "ask",
     "create_subprocess_exec",
     "deny",
+    "diff",
     "run",
 ]
 
 _HOMES = ("broker", "errors", "events", "launch", "policy", "verdicts")
 """Modules of this package that the names come from: of two that have one, the first."""
 
-_LATER = frozenset({"create_subprocess_exec"})
-"""Names that cost much more, for those who use them."""
+_LATER = {"create_subprocess_exec": "launch", "diff": "policy.analysis"}
+"""Names that cost much more, for those who use them, and where they are."""
 
 
 def __getattr__(name: str) -> Any:
@@ -96,9 +98,11 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     for home in _HOMES:
         module = import_module(f"{__name__}.{home}")
-        for each in set(module.__all__).intersection(__all__) - _LATER - globals().keys():
+        for each in set(module.__all__).intersection(__all__) - _LATER.keys() - globals().keys():
             globals()[each] = getattr(module, each)
-    return getattr(import_module(f"{__name__}.launch"), name) if name in _LATER else globals()[name]
+    if name in _LATER:
+        return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+    return globals()[name]
 
 
 def __dir__() -> list[str]:

@@ -11,6 +11,7 @@ import pytest
 
 from rampart_seccomp.cli import main
 from rampart_seccomp.kernel import probes
+from rampart_seccomp.policy.analysis import exploring
 
 POLICY = """\
 version: 1
@@ -311,3 +312,70 @@ def test_explain_who_acts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         assert main(["explain", "--policy", str(policy), *question]) == 0
         said = capsys.readouterr().out
         assert (said.startswith(f"{verdict}: "), why in said) == (True, True), said
+
+
+class TestDiff:
+    """``diff``: what is said about two policies, and the status."""
+
+    LAXER = POLICY.replace("deny: [read, write]", "deny: write").replace(
+        "npm publish **", "npm publish --dry-run **"
+    )
+
+    def test_laxer(self, policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """Each difference with an example and with what decides on both sides; status 1."""
+        other = policy.parent / "b.yaml"
+        other.write_text(self.LAXER.partition("tests:")[0])
+        assert main(["diff", str(policy), str(other)]) == 1
+        width = max(len(str(policy)), len(str(other)))
+        assert capsys.readouterr().out.splitlines() == [
+            f"{other} is laxer than {policy}:",
+            f"  read {policy.parent}/project/secret",
+            f"    {policy!s:<{width}}  deny   secrets (policy.yaml:4)",
+            f"    {other!s:<{width}}  allow  default",
+            "  exec /npm publish",
+            f"    {policy!s:<{width}}  ask    publishing (policy.yaml:11)",
+            f"    {other!s:<{width}}  allow  default",
+        ]
+
+    def test_the_reverse(self, policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """The other way round it is stricter; operations that are decided alike share their lines."""
+        other = policy.parent / "b.yaml"
+        other.write_text("version: 1\ndefault: {read: allow, exec: allow}\nlinger: true\n")
+        assert main(["diff", str(other), str(policy)]) == 1
+        out = capsys.readouterr().out
+        assert f"{policy} is stricter than {other}:\n  read {policy.parent}/project/secret\n" in out
+        assert f"\n  create, modify, delete, metadata {policy.parent}/project\n" in out
+        assert out.endswith("\n  linger: true, then false\n")
+
+    def test_equal(self, policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """Status 0; so it is for a stack of the same two in another order."""
+        assert main(["diff", str(policy), str(policy)]) == 0
+        assert capsys.readouterr().out == f"{policy} allows what {policy} allows, and nothing else\n"
+        assert main(["diff", f"agent+{policy}", f"{policy}+agent"]) == 0
+
+    def test_a_plus_in_a_name(self, policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """A doubled '+' is that character of a name; a single one joins, whatever files there are."""
+        odd = policy.parent / "a+b.yaml"
+        odd.write_text(POLICY)
+        assert main(["diff", str(policy), str(odd).replace("+", "++")]) == 0
+        assert main(["diff", str(policy), str(odd)]) == 125
+        assert f"{policy.parent}/a: cannot be read" in capsys.readouterr().err
+
+    def test_errors(self, policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """What cannot be loaded, or compared to the end, is said on standard error; status 125."""
+        assert main(["diff", str(policy), "nobody"]) == 125
+        assert "there is no profile 'nobody'" in capsys.readouterr().err
+
+    def test_too_large(
+        self, policy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Without a difference found, and more that may be, the status is not that of equal ones."""
+        other = policy.parent / "b.yaml"
+        other.write_text(POLICY.replace('["./secret/**"]', '["./secret/**", "./secret/x"]'))
+        assert main(["diff", str(policy), str(other)]) == 0
+        assert "nothing else" in capsys.readouterr().out
+        monkeypatch.setattr(exploring, "WORK_MAX", 1)
+        assert main(["diff", str(policy), str(other)]) == 125
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert "too large: read is not compared to the end" in err

@@ -10,10 +10,13 @@ from hypothesis import given
 
 import strategies
 from rampart_seccomp.errors import PolicyError
-from rampart_seccomp.events import ExecEvent, FileEvent
+from rampart_seccomp.events import ExecEvent, FileEvent, Operation
 from rampart_seccomp.policy import Finding, Grant, Policy, Rule, allow, ask, check, deny
+from rampart_seccomp.policy.analysis import exploring
+from rampart_seccomp.policy.conditions import Match
+from rampart_seccomp.policy.covering import covers
 from rampart_seccomp.policy.globs import parse
-from rampart_seccomp.policy.lint import covers, disjoint
+from rampart_seccomp.policy.lint import disjoint
 from rampart_seccomp.policy.secrets import SECRETS
 
 
@@ -79,6 +82,187 @@ def test_unreachable_never_decides(policy: Policy, event: FileEvent | ExecEvent)
             rest = [rule for rule in policy.rules if rule is not policy.rules[index]]
             other = Policy(rules=rest, default=policy.default).matcher(home=b"/h", directory=b"/h/p")
             assert decided.verdict == other.decide(event).verdict
+
+
+class TestUnreachable:
+    """A rule that nothing is left for, by however many others."""
+
+    @pytest.mark.parametrize(
+        ("rules", "paths", "by"),
+        [
+            ([deny("read", paths=["/a/*"], name="one")], ["/*/x", "/a/b*"], None),
+            ([deny("read", paths=["/*/b*", "/a/x"], name="one")], ["/a/x", "/a/b*"], "'one'"),
+            ([deny("read", paths=["/*/b*", "/a/[!y]"], name="one")], ["/a/x", "/a/bc"], "'one'"),
+            (
+                [deny("read", paths=["/a/**/x"], name="one"), deny("read", paths=["/a/b*/**"], name="two")],
+                ["/a/x", "/a/b*/c"],
+                "'one', 'two'",
+            ),
+            (
+                [
+                    deny("read", paths=["/a/b[!x]*"], name="one"),
+                    deny("read", paths=["/a/bx?*", "/a/b"], name="two"),
+                ],
+                ["/a/b*"],
+                None,
+            ),
+            (
+                [
+                    deny("read", paths=["/a/b[!x]*"], name="one"),
+                    deny("read", paths=["/a/bx*", "/a/b"], name="two"),
+                ],
+                ["/a/b*"],
+                "'one', 'two'",
+            ),
+            ([deny("read", paths=["/a/**"], except_=["/a/bc/d"], name="one")], ["/a/b*/**"], None),
+            (
+                [
+                    deny("read", paths=["/a/**"], except_=["/a/bc/**"], name="one"),
+                    deny("read", paths=["/a/bc/**"], name="two"),
+                ],
+                ["/a/b*/**"],
+                "'one', 'two'",
+            ),
+            ([deny("read", paths=["/a/**"], programs=["/p"], name="one")], ["/a/b"], None),
+            (
+                [
+                    deny("read", paths=["/a/**"], programs=["/p"], name="one"),
+                    deny("read", paths=["/a/**"], except_=[{"programs": ["/p"]}], name="two"),
+                ],
+                ["/a/b"],
+                "'one', 'two'",
+            ),
+        ],
+    )
+    def test_by_several(self, rules: list[Rule], paths: list[str], by: str | None) -> None:
+        """All that together cover it are named; a gap is found, as small as it may be."""
+        covered = allow("read", paths=paths, name="covered")
+        said = [text for text in messages(Policy(rules=[*rules, covered])) if "unreachable" in text]
+        assert said == (
+            [] if by is None else [f"the rule 'covered' is unreachable: {by} always decides first"]
+        )
+
+    @pytest.mark.parametrize(
+        ("one", "covered", "reachable"),
+        [
+            (
+                deny("exec", commands=["git push", "git push * **"], name="one"),
+                allow("exec", commands=["git push **"], name="covered"),
+                False,
+            ),
+            (
+                deny("exec", commands=["git push * **"], name="one"),
+                allow("exec", commands=["git push **"], name="covered"),
+                True,
+            ),
+            (
+                deny("connect", hosts=["0.0.0.0/1", "128.0.0.0/1", "::/0"], name="one"),
+                allow("connect", hosts=["a.example"], name="covered"),
+                False,
+            ),
+            (
+                deny("connect", hosts=["10.0.0.0/9", "10.128.0.0/10"], name="one"),
+                allow("connect", hosts=["10.0.0.0/8"], name="covered"),
+                True,
+            ),
+            (
+                deny("listen", ports=["1-99", "101-200"], name="one"),
+                allow("listen", ports=["90-110"], name="covered"),
+                True,
+            ),
+            (
+                deny("listen", ports=["1-99", "100-200"], name="one"),
+                allow("listen", ports=["90-110"], name="covered"),
+                False,
+            ),
+            (
+                deny("read", paths=["~/**"], name="one"),
+                allow("read", paths=["./x"], name="covered"),
+                True,
+            ),
+            (
+                deny("read", paths=["/*/*/**", "/x"], name="one"),
+                allow("read", paths=["~/x"], name="covered"),
+                False,
+            ),
+            (
+                deny("read", paths=["/*/*"], name="one"),
+                allow("read", paths=["~/x"], name="covered"),
+                True,
+            ),
+            (
+                deny("read", paths=["~/**"], except_=["/root/**"], name="one"),
+                allow("read", paths=["~/x"], name="covered"),
+                True,
+            ),
+        ],
+    )
+    def test_other_objects(self, one: Rule, covered: Rule, reachable: bool) -> None:
+        """Commands, hosts and ports are covered in union, too; what depends on the home is not reported."""
+        said = [text for text in messages(Policy(rules=[one, covered])) if "unreachable" in text]
+        assert said == (
+            [] if reachable else ["the rule 'covered' is unreachable: 'one' always decides first"]
+        )
+
+    @strategies.bounded
+    @given(strategies.reading_policies())
+    def test_exact(self, pair: tuple[Policy, Policy]) -> None:
+        """On all paths of some names: just those rules are reported that decide about nothing they match."""
+        policy = pair[0]
+        matcher = policy.matcher(home=b"/h", directory=b"/h/p")
+        never, silent = set(), set()
+        for entry in matcher.entries[Operation.READ]:
+            assert entry.rule is not None
+            paths = [FileEvent(operation=Operation.READ, path=path) for path in strategies.PATHS]
+            matching = [event for event in paths if entry.match(matcher.subject(event)) is Match.YES]
+            if not matching:
+                silent.add(entry.rule.name)
+            elif all(matcher.decide(each).verdict != entry.rule.verdict for each in matching):
+                never.add(entry.rule.name)
+        reported = {
+            policy.rules[int(found.key[len("rules[") : -1])].name
+            for found in structural(policy)
+            if found.severity == "error" and found.key is not None
+        }
+        assert never <= reported <= never | silent
+
+    def test_answered_by_grants(self) -> None:
+        """A question that a grant always answers is never put."""
+        policy = Policy(
+            rules=[ask("read", paths=["/a"], name="covered")], grants=[Grant(operation="read", path="/a")]
+        )
+        assert "the rule 'covered' is unreachable: grant always decides first" in messages(policy)
+
+    def test_not_known(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What is too large to tell is a warning, and no error."""
+        policy = Policy(
+            rules=[
+                deny("read", paths=["/**/a", "/**/b*"], name="one"),
+                allow("read", paths=["/a/*"], programs=["/x"], name="three"),
+            ]
+        )
+        assert not [text for text in messages(policy) if "'three'" in text]
+        monkeypatch.setattr(exploring, "WORK_MAX", 1)
+        (found,) = [each for each in check(policy) if "'three'" in each.message]
+        assert found.severity == "warning"
+        assert found.message.startswith("whether the rule 'three' is reachable is not known: there are more")
+
+    def test_in_a_file(self, tmp_path: Path) -> None:
+        """A file with such a rule does not load; if an inherited rule is needed for it, that is a warning."""
+        one = '  - {name: one, deny: read, paths: ["/a/**"], except: ["/a/b/**"]}\n'
+        two = '  - {name: two, deny: read, paths: ["/a/b/**"]}\n'
+        covered = '  - {name: covered, allow: read, paths: ["/a/*"]}\n'
+        path = tmp_path / "own.yaml"
+        path.write_text(f"version: 1\nrules:\n{one}{two}{covered}")
+        with pytest.raises(PolicyError, match="'covered' is unreachable: 'one', 'two' always decides first"):
+            Policy.load(path)
+        (tmp_path / "base.yaml").write_text(f"version: 1\nrules:\n{one}")
+        path.write_text(f"version: 1\nextends: [base.yaml]\nrules:\n{two}{covered}")
+        (found,) = check(Policy.load(path))
+        assert str(found) == (
+            f"{path}:5: rules[1]: warning: "
+            "the rule 'covered' is unreachable: 'one', 'two' always decides first"
+        )
 
 
 @strategies.bounded

@@ -25,6 +25,7 @@ COMMANDS = {
     "run": "put a command behind a policy",
     "check": "check policy files and run their tests",
     "explain": "say which rule decides about something, and why",
+    "diff": "say what one policy allows and another does not, and the reverse",
     "doctor": "say what this machine enforces a policy with",
     "log": "show or verify an audit log",
     "import": "a policy from Claude Code's permissions or peg/rampart's YAML",
@@ -34,7 +35,7 @@ COMMANDS = {
 MODULES = {"import": "importing"}
 """Commands whose module cannot have their name."""
 
-LATER = ("approve", "deny", "diff", "learn", "pending", "replay", "report")
+LATER = ("approve", "deny", "learn", "pending", "replay", "report")
 
 
 class _Formatter(argparse.HelpFormatter):

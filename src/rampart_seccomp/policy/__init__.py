@@ -16,6 +16,7 @@ from rampart_seccomp.policy.rules import PolicyTest, Rule
 from rampart_seccomp.policy.stack import AnyMatcher, AnyPolicy, Stack, StackMatcher
 
 if TYPE_CHECKING:
+    from rampart_seccomp.policy.analysis import Comparison, Difference, Setting, diff
     from rampart_seccomp.policy.explanation import Explanation, explain, suggest
     from rampart_seccomp.policy.lint import Finding, check
 
@@ -23,7 +24,9 @@ __all__ = [
     "AnyEnvironment",
     "AnyMatcher",
     "AnyPolicy",
+    "Comparison",
     "Decision",
+    "Difference",
     "Environment",
     "Exemption",
     "Explanation",
@@ -34,12 +37,14 @@ __all__ = [
     "Policy",
     "PolicyTest",
     "Rule",
+    "Setting",
     "Stack",
     "StackMatcher",
     "allow",
     "ask",
     "check",
     "deny",
+    "diff",
     "explain",
     "suggest",
 ]
@@ -51,6 +56,10 @@ def __getattr__(name: str) -> Any:
         from rampart_seccomp.policy import explanation
 
         return getattr(explanation, name)
+    if name in ("Comparison", "Difference", "Setting", "diff"):
+        from rampart_seccomp.policy import analysis
+
+        return getattr(analysis, name)
     if name in ("Finding", "check"):
         from rampart_seccomp.policy import lint
 

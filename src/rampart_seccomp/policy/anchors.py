@@ -47,11 +47,13 @@ class Anchors:
         home: Home of the launching user.
         directory: Launch directory.
         temporary: $TMPDIR; None if there is none.
+        links: False for a place where there are no symbolic links, which is none of this machine.
     """
 
-    def __init__(self, home: bytes, directory: bytes, temporary: bytes | None) -> None:
-        self.home = os.path.realpath(home)
-        self.directory = os.path.realpath(directory)
+    def __init__(self, home: bytes, directory: bytes, temporary: bytes | None, *, links: bool = True) -> None:
+        self._follows = links
+        self.home = os.path.realpath(home) if links else home
+        self.directory = os.path.realpath(directory) if links else directory
         self._given = {home: self.home, directory: self.directory}
         self._links: dict[bytes, bytes | None] = {}
         self._real: dict[tuple[bytes, bool], bytes] = {}
@@ -92,7 +94,7 @@ class Anchors:
                 break
             literal.append(name)
         path = b"/" + b"/".join(literal)
-        real = self._resolve(path, strict)
+        real = self._resolve(path, strict) if self._follows else path
         if real != path:
             yield (*_split(real), *spelled[len(literal) :])
 

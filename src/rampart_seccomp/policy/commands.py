@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 import shlex
 from collections.abc import Sequence
@@ -56,6 +57,14 @@ class CommandPattern:
         if isinstance(self.base, globs.Wildcard):
             return self.base.regex.match(name) is not None
         return self.base == name
+
+    @property
+    def tail(self) -> globs.Tail:
+        """The arguments as the components of a pattern, in which nothing but ``*`` is special."""
+        return tuple(
+            globs.ANY if token == "**" else globs.starred(os.fsencode(token))
+            for token in shlex.split(self.text)[1:]
+        )
 
     def _closed(self, positions: set[int]) -> set[int]:
         for position in tuple(positions):

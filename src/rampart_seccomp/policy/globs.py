@@ -32,6 +32,7 @@ __all__ = [
     "bracket",
     "component",
     "parse",
+    "starred",
     "wildcard",
 ]
 
@@ -244,8 +245,16 @@ def bracket(raw: bytes, start: int) -> tuple[bytes, int]:
 
 def wildcard(text: str) -> re.Pattern[bytes]:
     """Give an expression for text in which only ``*`` is special and matches any bytes, ``/`` included."""
-    raw = text.encode(errors="surrogateescape")
-    return _join(tuple(re.escape(part) for part in raw.split(b"*")))
+    return _join(_segments(text.encode(errors="surrogateescape")))
+
+
+def starred(raw: bytes) -> bytes | Wildcard:
+    """Give the same as a component of a pattern."""
+    return Wildcard(raw, _segments(raw)) if b"*" in raw else raw
+
+
+def _segments(raw: bytes) -> tuple[bytes, ...]:
+    return tuple(re.escape(part) for part in raw.split(b"*"))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -347,6 +356,11 @@ class Automaton:
     def patterns(self) -> Iterator[tuple[Tail, int]]:
         """Give the patterns that it was made from, as positions."""
         return map(self.positions.__getitem__, self._start)
+
+    @property
+    def start(self) -> frozenset[int]:
+        """The positions before anything was read."""
+        return self._root.positions
 
     def after(self, position: int) -> int:
         """Give the position behind the first component of this one."""

@@ -11,12 +11,14 @@ from rampart_seccomp.events import Operation
 from rampart_seccomp.policy.actors import actor_remarks
 from rampart_seccomp.policy.anchors import Anchors
 from rampart_seccomp.policy.commands import parse_command
-from rampart_seccomp.policy.globs import ANY, SETS, Component, Glob, Tail, Wildcard, parse
+from rampart_seccomp.policy.covering import covers, includes
+from rampart_seccomp.policy.globs import ANY, SETS, Glob, Tail, Wildcard, parse
 from rampart_seccomp.policy.hosts import HostPattern, parse_host, parse_local
 from rampart_seccomp.policy.model import Policy
 from rampart_seccomp.policy.nameless import changes_nothing, memfd_remarks
-from rampart_seccomp.policy.rules import CONDITIONS, Rule
+from rampart_seccomp.policy.rules import Rule
 from rampart_seccomp.policy.terms import VERDICTS, WRITE
+from rampart_seccomp.policy.unreachable import Unreachable
 
 __all__ = ["Finding", "check", "errors"]
 
@@ -50,16 +52,17 @@ class Finding:
 def check(policy: Policy) -> list[Finding]:
     """Look for rules that do nothing, or more than they seem to. What is reported is certain.
 
-    Errors are rules that can never decide because of another rule of their own file. Warnings are rules that
+    Errors are rules that can never decide because of other rules of their own file. Warnings are rules that
     change nothing, patterns that float, match everything or nothing, base names that a writable directory
     makes weak, well-known secrets that may be read, and symbolic links among the files of the policy.
     """
     findings = []
     own = _own_file(policy)
+    unreachable = Unreachable(policy)
     seen: dict[str | None, int] = {}
     for rule in policy.rules:
         index = seen[rule.file] = seen.get(rule.file, -1) + 1
-        for severity, key, message in _remarks(policy, rule):
+        for severity, key, message in _remarks(policy, rule, unreachable):
             # The place in the list is known for the file itself; what it extends may have been amended.
             path = f"rules[{index}]{key}" if rule.file in (own, None) else None
             findings.append(Finding(severity, message, rule.file, rule.line, path))
@@ -74,12 +77,13 @@ def check(policy: Policy) -> list[Finding]:
 
 def errors(policy: Policy) -> Iterator[Finding]:
     """Give the errors alone: such a file does not load."""
+    unreachable = Unreachable(policy)
     seen: dict[str | None, int] = {}
     for rule in policy.rules:
         index = seen[rule.file] = seen.get(rule.file, -1) + 1
-        for severity, message in _unreachable(policy, rule):
-            if severity == "error":
-                yield Finding(severity, message, rule.file, rule.line, f"rules[{index}]")
+        message = unreachable.in_its_file(rule)
+        if message is not None:
+            yield Finding("error", message, rule.file, rule.line, f"rules[{index}]")
 
 
 def _own_file(policy: Policy) -> str | None:
@@ -128,17 +132,8 @@ def _links(policy: Policy, own: str | None) -> Iterator[Finding]:
             yield Finding("warning", message, own)
 
 
-def _unreachable(policy: Policy, rule: Rule) -> Iterator[tuple[str, str]]:
-    hiding = [_hiding(policy, rule, operation) for operation in Operation if operation in rule.operations]
-    if all(hiding):
-        others = {other.name: other for other in hiding if other is not None}
-        names = ", ".join(sorted(map(repr, others)))
-        severity = "error" if all(other.file == rule.file for other in others.values()) else "warning"
-        yield severity, f"the rule {rule.name!r} is unreachable: {names} always decides first"
-
-
-def _remarks(policy: Policy, rule: Rule) -> Iterator[tuple[str, str, str]]:
-    hidden = list(_unreachable(policy, rule))
+def _remarks(policy: Policy, rule: Rule, unreachable: Unreachable) -> Iterator[tuple[str, str, str]]:
+    hidden = list(unreachable.remarks(rule))
     if hidden:
         yield from ((severity, "", message) for severity, message in hidden)
         return
@@ -224,15 +219,6 @@ def _writes_programs(policy: Policy) -> bool:
     )
 
 
-def _hiding(policy: Policy, rule: Rule, operation: Operation) -> Rule | None:
-    """Give a stricter rule that matches whatever the rule does for this operation, or None."""
-    level = VERDICTS.index(rule.verdict)
-    for other in policy.rules:
-        if VERDICTS.index(other.verdict) > level and operation in other.operations and _includes(other, rule):
-            return other
-    return None
-
-
 def _redundant(policy: Policy, rule: Rule) -> str | None:
     if rule.errno is not None or rule.message or rule.decide is not None or rule.timeout is not None:
         return None
@@ -242,7 +228,7 @@ def _redundant(policy: Policy, rule: Rule) -> str | None:
         same = other.verdict == rule.verdict and rule.operations <= other.operations
         # Of two rules that include each other only the later one is reported.
         earlier = policy.rules.index(other) < policy.rules.index(rule)
-        if same and _includes(other, rule) and (earlier or not _includes(rule, other)):
+        if same and includes(other, rule) and (earlier or not includes(rule, other)):
             return f"{other.name!r} says the same of all that it matches"
     unix = Operation.CONNECT in rule.operations
     defaults = {policy.default[operation] for operation in rule.operations}
@@ -254,57 +240,6 @@ def _redundant(policy: Policy, rule: Rule) -> str | None:
     if defaults == {rule.verdict} and not weaker and not unix:
         return "the default says the same, and no weaker rule stands against it"
     return None
-
-
-def _includes(large: Rule, small: Rule) -> bool:
-    """Say whether the first rule certainly matches whatever the second does, operations aside."""
-    if large.except_ and not (large.except_ == small.except_ and _conditions(large) == _conditions(small)):
-        return False
-    for key in CONDITIONS:
-        if key == "paths":
-            continue
-        entries = getattr(large, key)
-        if entries and not (getattr(small, key) and set(getattr(small, key)) <= set(entries)):
-            return False
-    if not large.paths:
-        return True
-    return bool(small.paths) and all(
-        any(covers(parse(theirs), parse(ours)) for theirs in large.paths) for ours in small.paths
-    )
-
-
-def _conditions(rule: Rule) -> list[tuple[str, ...]]:
-    return [getattr(rule, key) for key in CONDITIONS]
-
-
-def covers(large: Glob, small: Glob) -> bool:
-    """Say whether the first pattern certainly matches whatever the second does.
-
-    It does if they are equal, or if it is a tree (``…/**``) whose beginning matches the other's beginning
-    component by component.
-    """
-    if large.text == small.text or (large.anchor == "/" and large.components == (ANY,)):
-        return True
-    if large.anchor in SETS or large.anchor != small.anchor or not large.components:
-        return large.anchor == "@project" and small.anchor == "./"
-    *beginning, last = large.components
-    if last != ANY or len(beginning) > len(small.components):
-        return False
-    return all(
-        _covers_component(ours, theirs) for ours, theirs in zip(beginning, small.components, strict=False)
-    )
-
-
-def _covers_component(large: Component, small: Component) -> bool:
-    if large == ANY or small == ANY:
-        return False
-    if isinstance(large, Wildcard):
-        return (
-            large == small
-            or large.text == b"*"
-            or (isinstance(small, bytes) and bool(large.regex.match(small)))
-        )
-    return large == small
 
 
 def _apart(one: Glob, other: Glob) -> bool:

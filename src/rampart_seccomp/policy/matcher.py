@@ -62,6 +62,7 @@ class Matcher:
             their events need a process with its lineage.
         needs_process: True if there are any.
         needs_environment: True if some rule or exception asks which variables an exec changes (`env`).
+        acting: Looks up the paths of a program of a lineage.
     """
 
     def __init__(
@@ -73,13 +74,15 @@ class Matcher:
         protected: Iterable[bytes] = (),
         planted: Iterable[bytes] = (),
         resolvers: Iterable[Address] = (),
+        anchors: Anchors | None = None,
     ) -> None:
         self.policy = policy
-        anchors = Anchors(
-            os.path.expanduser(b"~") if home is None else home,
-            os.getcwdb() if directory is None else directory,
-            os.environb.get(b"TMPDIR"),
-        )
+        if anchors is None:
+            anchors = Anchors(
+                os.path.expanduser(b"~") if home is None else home,
+                os.getcwdb() if directory is None else directory,
+                os.environb.get(b"TMPDIR"),
+            )
         self._anchors = anchors
         self.home = anchors.home
         self.directory = anchors.directory
@@ -119,7 +122,7 @@ class Matcher:
         self._file: Callable[[Operation, bytes], Decision | None] = functools.lru_cache(maxsize=4096)(
             self._decide_file
         )
-        self._acting: Callable[[Program], Acting] = functools.lru_cache(maxsize=1024)(self._look_up)
+        self.acting: Callable[[Program], Acting] = functools.lru_cache(maxsize=1024)(self._look_up)
 
     def decide(self, event: Event) -> Decision:
         """Judge one event.
@@ -286,7 +289,7 @@ class Matcher:
         process: Process | None = event.process
         if process is None or not process.lineage:
             return None
-        return tuple(map(self._acting, process.lineage))
+        return tuple(map(self.acting, process.lineage))
 
     def _look_up(self, program: Program) -> Acting:
         execs = program.execs or (ExecEvent(path=program.path, argv=program.argv),)
