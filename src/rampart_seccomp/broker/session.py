@@ -21,7 +21,6 @@ from rampart_seccomp.broker.engine import Engine, Tables
 from rampart_seccomp.broker.judge import Judge
 from rampart_seccomp.broker.ledger import Ledger
 from rampart_seccomp.broker.lineage import Lineage
-from rampart_seccomp.broker.names import HostNames
 from rampart_seccomp.broker.pool import Pool
 from rampart_seccomp.broker.verifying import Verifying
 from rampart_seccomp.calls.call import Setting, Vigil
@@ -34,6 +33,7 @@ from rampart_seccomp.kernel.probes import SCOPE_ABI
 from rampart_seccomp.kernel.traps import Traps
 from rampart_seccomp.launch import protocol
 from rampart_seccomp.launch.handover import accept, start_error
+from rampart_seccomp.network.names import HostNames
 from rampart_seccomp.policy import AnyMatcher, Limits
 
 if TYPE_CHECKING:
@@ -95,7 +95,9 @@ class Session:
         self._vigil = Vigil(_waiting_max(), self._pool.lending)
         self._setting = Setting(names=names, vigil=self._vigil, lend=self._pool.lending, features=features)
         self._ledger = Ledger(broker._telling)
-        self._deciding = Deciding(judge, tables, self._setting, self._ledger, broker._telling)
+        self._deciding = Deciding(
+            judge, tables, self._setting, self._ledger, broker._telling, self._pool, broker._upstream
+        )
         self._answering = Answering(
             self._deciding, self._setting, self._pool, self._ledger, broker._telling, self._fail
         )
@@ -249,6 +251,7 @@ class Session:
         # The last calls are recorded, and use the listener, before it is gone; a stuck one is not waited for.
         idle = self._answering.wait_quiet(_LAST_WORDS)
         idle = self._deciding.end() and idle
+        self._deciding.dns.close()
         self._pool.close()
         self._vigil.close()
         if self._listener is not None and idle:
