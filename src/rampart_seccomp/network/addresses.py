@@ -11,6 +11,7 @@ from rampart_seccomp.events import Address
 __all__ = ["is_inside"]
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_UNICAST = ipaddress.IPv6Network("2000::/3")  # all that is assigned for the internet (RFC 4291, IANA)
 _EMBEDDING = ipaddress.IPv6Network("::/96")
 _METADATA = frozenset(map(ipaddress.ip_address, ("169.254.169.254", "fd00:ec2::254", "100.100.100.200")))
 
@@ -27,6 +28,8 @@ def is_inside(address: Address) -> bool:
         inner = _embedded(address)
         if inner is not None:
             return is_inside(inner)
+        if address not in _UNICAST:
+            return True
     return address in _METADATA or not address.is_global or address.is_multicast or _is_own(address)
 
 

@@ -9,13 +9,12 @@ in service bindings (RFC 9460) would: those types are empty, and programs go on 
 from __future__ import annotations
 
 import ipaddress
-import struct
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rampart_seccomp.events import Address
 from rampart_seccomp.network.names import TreeNames, canonical
-from rampart_seccomp.network.upstream import Failed, Upstream, bytes_of
+from rampart_seccomp.network.upstream import Failed, Upstream, bytes_of, read
 
 if TYPE_CHECKING:
     from dnslib import DNSRecord
@@ -83,7 +82,7 @@ class Answers:
         """
         from dnslib import OPCODE, QTYPE, RCODE
 
-        query = _parsed(raw)
+        query = read(raw) if len(raw) <= _QUERY_MAX else None
         if query is None:
             return _malformed(raw)
         if query.header.qr:
@@ -210,18 +209,6 @@ class _Reply:
         reply.rr = []
         reply.header.tc = 1
         return bytes(reply.pack())
-
-
-def _parsed(raw: bytes) -> DNSRecord | None:
-    from dnslib import DNSRecord
-    from dnslib.dns import DNSError
-
-    if len(raw) > _QUERY_MAX:
-        return None
-    try:
-        return DNSRecord.parse(raw)
-    except (DNSError, ValueError, struct.error, LookupError):
-        return None
 
 
 def _malformed(raw: bytes) -> bytes | None:

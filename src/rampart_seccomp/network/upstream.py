@@ -22,7 +22,7 @@ from rampart_seccomp.network.names import canonical
 if TYPE_CHECKING:
     from dnslib import RR, DNSRecord
 
-__all__ = ["RESOLV_CONF", "Failed", "Server", "Upstream", "servers_of"]
+__all__ = ["RESOLV_CONF", "Failed", "Server", "Upstream", "read", "servers_of"]
 
 RESOLV_CONF = "/etc/resolv.conf"
 
@@ -174,17 +174,27 @@ def _connected(server: Server, kind: socket.SocketKind, timeout: float) -> socke
     return made
 
 
-def _parsed(raw: bytes, query: DNSRecord) -> DNSRecord | None:
-    """Read a reply; None if it is none to this question."""
+def read(raw: bytes) -> DNSRecord | None:
+    """Read a message; None if it is none, or has names that are too long."""
     from dnslib import DNSRecord
+    from dnslib.buffer import BufferError as DNSBufferError
     from dnslib.dns import DNSError
+    from dnslib.label import DNSLabelError
 
     try:
-        reply = DNSRecord.parse(raw)
-    except (DNSError, ValueError, struct.error, UnicodeError, LookupError):
+        message = DNSRecord.parse(raw)
+        message.pack()
+    except (DNSError, DNSLabelError, DNSBufferError, ValueError, struct.error, LookupError):
         return None
+    return message
+
+
+def _parsed(raw: bytes, query: DNSRecord) -> DNSRecord | None:
+    """Read a reply; None if it is none to this question."""
+    reply = read(raw)
     same = (
-        reply.header.qr == 1
+        reply is not None
+        and reply.header.qr == 1
         and reply.header.id == query.header.id
         and len(reply.questions) == 1
         and reply.q.qtype == query.q.qtype
