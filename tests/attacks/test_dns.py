@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 from collections.abc import Callable
@@ -328,6 +329,23 @@ except OSError as error:
     assert path.read_text() == before
     nameless = ask(steps.split("fd =")[0], by_name.policy("10.0.0.1:1"))
     assert nameless.lines[0] != "['127.83']"
+
+
+def test_resolvers_that_look_who_answers(by_name: Any, ask: Any) -> None:
+    """An answer comes from the address that resolv.conf names; from port 53, too, where that may be bound."""
+    by_name.server.zone["site.example"] = [("A", SITE)]
+    steps = """
+words = [line.split() for line in open("/etc/resolv.conf")]
+server = next(given[1] for given in words if given[:1] == ["nameserver"]), 53
+with socket.socket(V4, UDP) as end:
+    end.settimeout(10)
+    end.sendto(question("site.example", 1), server)
+    reply, source = end.recvfrom(4096)
+    print(code(reply), source[0] == server[0], source == server)
+"""
+    lowest = int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
+    whole = os.geteuid() == 0 or lowest <= 53
+    assert ask(steps, by_name.policy("site.example")).lines == [f"ok True {whole}"]
 
 
 def test_a_dead_resolver_keeps_nobody_waiting(by_name: Any, ask: Any) -> None:
