@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-from pathlib import Path
 
 import pytest
 
@@ -44,33 +43,28 @@ def test_canonical(labels: list[bytes], expected: str | None) -> None:
     assert canonical(labels) == expected
 
 
-def test_hosts(tmp_path: Path) -> None:
+def test_hosts() -> None:
     """hosts(5): comments, aliases, several lines for one address, both versions; nonsense is skipped."""
-    file = tmp_path / "hosts"
-    file.write_bytes(
+    found = read_hosts(
         b"# 9.9.9.9 comment\n1.2.3.4 One.example one # two\n1.2.3.4\tthree.example.\n"
         b"::1 localhost six\nfe80::1%eth0 scoped\nnonsense x\n1.2.3.4\n5.6.7.8 \xff b\xc3\xbc ok.example\n"
     )
-    found = read_hosts(str(file))
     assert found[ADDRESS] == {"one.example", "one", "three.example"}
     assert found[ipaddress.ip_address("::1")] == {"localhost", "six"}
     assert found[ipaddress.ip_address("127.0.0.1")] == {"localhost"}
     assert found[ipaddress.ip_address("5.6.7.8")] == {"ok.example"}
     assert ipaddress.ip_address("9.9.9.9") not in found
-    assert set(read_hosts(str(tmp_path / "none"))) == set(map(ipaddress.ip_address, ("127.0.0.1", "::1")))
+    assert set(read_hosts(b"")) == set(map(ipaddress.ip_address, ("127.0.0.1", "::1")))
 
 
-def test_hosts_that_a_policy_means(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hosts_that_a_policy_means() -> None:
     """Of /etc/hosts those names count that a policy names; `*` means none whose address is inside."""
-    hosts = {
-        ipaddress.ip_address("10.0.0.5"): frozenset({"db.corp.example", "other"}),
-        ADDRESS: frozenset({"public.example"}),
-    }
-    monkeypatch.setattr(names, "read_hosts", lambda: hosts)
-    known = HostNames(reach(allow("connect", hosts=["*.corp.example:5432"])))
+    text = b"10.0.0.5 db.corp.example other\n1.2.3.4 public.example\n"
+    known = HostNames(reach(allow("connect", hosts=["*.corp.example:5432"])), written=text)
     assert known.hosts == {ipaddress.ip_address("10.0.0.5"): {"db.corp.example"}}
-    assert HostNames(reach(allow("connect", hosts=["*:443"]))).hosts == {ADDRESS: {"public.example"}}
-    assert HostNames(reach(allow("connect", hosts=["10.0.0.5:443"]))).hosts == {}
+    anything = known.changed(reach(allow("connect", hosts=["*:443"])))
+    assert anything.hosts == {ADDRESS: {"public.example"}}
+    assert anything.changed(reach(allow("connect", hosts=["10.0.0.5:443"]))).hosts == {}
 
 
 def test_bound_for_the_run() -> None:

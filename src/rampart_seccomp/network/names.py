@@ -42,15 +42,10 @@ def canonical(labels: Iterable[bytes]) -> str | None:
     return name if len(name) <= 253 else None
 
 
-def read_hosts(path: str = "/etc/hosts") -> dict[Address, frozenset[str]]:
+def read_hosts(text: bytes) -> dict[Address, frozenset[str]]:
     """Give the names of each address in hosts(5), and ``localhost`` (RFC 6761); skip what cannot be read."""
     found: dict[Address, frozenset[str]] = dict(_LOCALHOST)
-    try:
-        with open(path, "rb") as file:
-            lines = file.read().splitlines()
-    except OSError:
-        return found
-    for line in lines:
+    for line in text.splitlines():
         words = line.partition(b"#")[0].split()
         try:
             address = ipaddress.ip_address(words[0].decode("ascii"))
@@ -61,12 +56,21 @@ def read_hosts(path: str = "/etc/hosts") -> dict[Address, frozenset[str]]:
     return found
 
 
+def _hosts_file() -> bytes:
+    try:
+        with open("/etc/hosts", "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
 class HostNames:
     """Names that addresses have whatever the trees of a broker ask, under one policy.
 
     Args:
         reach: The policy.
         inside: Says which addresses are no answer for a public name.
+        written: The text of /etc/hosts; None to read it. It is read once: a tree may be able to change it.
         known: Addresses that restricted names had so far.
 
     Attributes:
@@ -80,11 +84,13 @@ class HostNames:
         self,
         reach: Reach,
         inside: Callable[[Address], bool] = is_inside,
+        written: bytes | None = None,
         known: Mapping[Address, frozenset[str]] | None = None,
     ) -> None:
         self.reach = reach
         self.inside = inside
-        self.hosts = _spoken_of(read_hosts(), reach, inside) if reach.judges_names else {}
+        self._written = _hosts_file() if written is None else written
+        self.hosts = _spoken_of(read_hosts(self._written), reach, inside) if reach.judges_names else {}
         self._restricted = sorted(reach.restricted)
         self._known = dict(known or {})
         self._asked = float("-inf")
@@ -96,7 +102,7 @@ class HostNames:
         """Give the same under another policy; an address stays that of the names that are still there."""
         kept = reach.restricted
         known = {address: found & kept for address, found in self._known.items() if found & kept}
-        return HostNames(reach, self.inside, known)
+        return HostNames(reach, self.inside, self._written, known)
 
     def restricted(self, address: Address, *, ask: bool) -> frozenset[str]:
         """Give the restricted names for an address; if there is none yet, ``ask`` has the resolver asked."""

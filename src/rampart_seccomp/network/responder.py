@@ -29,7 +29,7 @@ from rampart_seccomp.events import DNS_PORT
 from rampart_seccomp.network.answers import Answers
 from rampart_seccomp.network.upstream import RESOLV_CONF
 
-__all__ = ["Responder", "resolv_conf"]
+__all__ = ["Responder", "answers_on_port_53", "resolv_conf"]
 
 _STREAMS_MAX = 32
 _IDLE_SECONDS = 10.0
@@ -316,6 +316,16 @@ def _pair(family: socket.AddressFamily, host: str) -> dict[tuple[str, int], sock
         tcp.setblocking(False)
         return {("udp", version): udp, ("tcp", version): tcp}
     raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+
+
+def answers_on_port_53() -> bool:
+    """Tell whether a server of a tree gets the port that resolvers ask."""
+    with suppress(OSError):
+        sockets = _Sockets.made()
+        port = sockets.ends["udp", 4].getsockname()[1]
+        sockets.close()
+        return bool(port == DNS_PORT)
+    return False
 
 
 def resolv_conf(server: str, path: str = RESOLV_CONF) -> int:
