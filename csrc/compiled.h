@@ -12,7 +12,7 @@
 /* The format; policy/tables.py writes it. Numbers are 32 bits wide, in the byte order of the machine. */
 
 enum { MAGIC = 0x54425352, VERSION = 2, OPERATIONS = RS_LISTEN + 1, FILE_OPERATIONS = RS_METADATA + 1 };
-enum { LEVEL_ALLOW, LEVEL_ASK, LEVEL_DENY, LEVEL_GRANT, LEVEL_RESOLVER };
+enum { LEVEL_ALLOW, LEVEL_ASK, LEVEL_DENY, LEVEL_GRANT, LEVEL_QUESTION };
 enum { ENTRY_LOGS = 1, ENTRY_RULE = 2 };
 enum { BY_PATH = 1, BY_ADDRESS = 2, BY_OTHER = 4, BY_COMMAND = 8, BY_VARIABLE = 16, FLAGS = 31 };
 enum { FAMILY_ANY, FAMILY_NAME, FAMILY_IPV4 = 4, FAMILY_IPV6 = 6 };

@@ -226,14 +226,14 @@ static void judge_layer(const struct rs_tables *tables, uint32_t layer, const st
     struct possible said = {0};
     enum truth done = NO;
     enum truth granted = NO;
-    enum truth resolver = NO;
+    enum truth question = NO;
     for (uint32_t found; (found = next_entry(tables, subject, cursor)) != NONE;) {
         const struct entry *entry = &tables->entries[found];
         if (entry->level <= LEVEL_DENY && done == YES)
             continue;
         enum truth truth = speaks(tables, found, subject);
         enum truth *told = entry->level == LEVEL_GRANT      ? &granted
-                           : entry->level == LEVEL_RESOLVER ? &resolver
+                           : entry->level == LEVEL_QUESTION ? &question
                                                             : &done;
         if (truth > *told)
             *told = truth;
@@ -242,13 +242,10 @@ static void judge_layer(const struct rs_tables *tables, uint32_t layer, const st
     }
     if (done != YES) {
         uint32_t level = tables->layers[layer].defaults[subject->operation];
-        if (level == LEVEL_DENY && resolver != NO)
-            may_be(&said, decided(LEVEL_ALLOW, subject->operation, 0));
-        if (level != LEVEL_DENY || resolver != YES)
-            may_be(&said, decided(level, subject->operation, 0) | YIELDS);
+        may_be(&said, decided(level, subject->operation, 0) | YIELDS);
     }
     out->count = 0;
-    out->more = said.more;
+    out->more = said.more || question != NO;
     for (size_t i = 0; i < said.count; i++) {
         uint32_t level = said.of[i] >> LEVEL;
         bool grantable = level == LEVEL_ASK || (level == LEVEL_DENY && (said.of[i] & YIELDS) != 0);

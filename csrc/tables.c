@@ -73,7 +73,7 @@ static bool check_rules(const struct rs_tables *tables)
     for (uint32_t i = 0; i < count_of(tables, ENTRIES); i++) {
         const struct entry *entry = &tables->entries[i];
         conditions += entry->conditions;
-        if (entry->operations >> OPERATIONS != 0 || entry->level > LEVEL_RESOLVER ||
+        if (entry->operations >> OPERATIONS != 0 || entry->level > LEVEL_QUESTION ||
             entry->error > ERROR_MAX || entry->flags > (ENTRY_LOGS | ENTRY_RULE) || entry->conditions == 0)
             return false;
     }

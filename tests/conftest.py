@@ -6,6 +6,8 @@ The fixtures know only the public interface of the package.
 from __future__ import annotations
 
 import compileall
+import contextlib
+import http.server
 import json
 import os
 import runpy
@@ -14,6 +16,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -255,6 +258,94 @@ def fuzzer(workspace: Path) -> Callable[..., Path]:
         return compile_once(directory / driver, REPOSITORY / "tests" / "fuzz" / f"{driver}.c", *objects)
 
     return build
+
+
+class ByName:
+    """Commands behind a policy about names, with a name server and sites of the test's own.
+
+    Attributes:
+        server: Stands for the host's name server.
+        requests: Paths that were asked of the sites.
+    """
+
+    def __init__(self, project: Project, server: Any) -> None:
+        self.server = server
+        self.requests: list[str] = []
+        self._project = project
+        self._closing = contextlib.ExitStack()
+
+    def site(self, host: str, directory: Path | None = None) -> int:
+        """Serve HTTP on an address; without a directory, "hello". Gives the port."""
+        requests = self.requests
+
+        class Handler(http.server.SimpleHTTPRequestHandler):
+            def __init__(self, *given: Any) -> None:
+                super().__init__(*given, directory=None if directory is None else str(directory))
+
+            def do_GET(self) -> None:
+                requests.append(self.path)
+                if directory is not None:
+                    super().do_GET()
+                    return
+                self.send_response(200)
+                self.send_header("Content-Length", "6")
+                self.end_headers()
+                self.wfile.write(b"hello\n")
+
+            def log_message(self, *given: Any) -> None:
+                """Say nothing."""
+
+        site = http.server.ThreadingHTTPServer((host, 0), Handler)
+        self._closing.callback(site.server_close)
+        self._closing.callback(site.shutdown)
+        threading.Thread(target=site.serve_forever, daemon=True).start()
+        return site.server_port
+
+    def policy(self, *hosts: str, **rule: Any) -> Any:
+        """Give a policy that allows everything but connections, and those by rule."""
+        import rampart_seccomp as rampart
+
+        files = rampart.allow(["read", "write", "exec", "listen"], name="files")
+        return rampart.Policy(
+            rules=[files, rampart.allow("connect", hosts=hosts, name="sites", **rule)], features=["sysv-ipc"]
+        )
+
+    def broker(self, policy: Any, **options: Any) -> Any:
+        """Give a broker that asks the test's name server."""
+        import rampart_seccomp as rampart
+
+        return rampart.Broker(policy, _upstream=self.server.upstream(), **options)
+
+    def run(self, argv: Sequence[str | Path], policy: Any, **options: Any) -> Any:
+        """Run a command behind a policy."""
+        import rampart_seccomp as rampart
+
+        on_ask = options.pop("on_ask", None)
+        environment = self._project.environment | options.pop("env", {})
+        options = {"capture_output": True, "text": True, "timeout": 60} | options
+        with self.broker(policy, audit=self._project.audit, on_ask=on_ask) as broker:
+            return rampart.run(
+                [str(word) for word in argv],
+                broker=broker,
+                cwd=self._project.root,
+                env=environment,
+                **options,
+            )
+
+    def close(self) -> None:
+        """End the servers."""
+        self._closing.close()
+        self.server.close()
+
+
+@pytest.fixture
+def by_name(project: Project) -> Iterator[ByName]:
+    """Commands that reach names. What stands for the internet is in 127.200/16 (tests/naming.py)."""
+    from naming import NameServer
+
+    made = ByName(project, NameServer({}))
+    yield made
+    made.close()
 
 
 @pytest.fixture

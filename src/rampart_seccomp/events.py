@@ -14,6 +14,7 @@ from typing import ClassVar
 import attrs
 
 __all__ = [
+    "DNS_PORT",
     "Address",
     "ConnectEvent",
     "Event",
@@ -27,6 +28,8 @@ __all__ = [
 ]
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+DNS_PORT = 53
 
 
 class Operation(str, enum.Enum):
@@ -158,13 +161,15 @@ class ExecEvent(Event):
 
 @attrs.frozen(kw_only=True)
 class ConnectEvent(Event):
-    """A connection, or a datagram, to somewhere.
+    """A connection, or a datagram, to somewhere; or looking up a name, which tells others of it.
 
     Attributes:
-        protocol: ``tcp``, ``udp`` or ``unix``.
-        address: IP address, v4-mapped ones as IPv4; None for unix sockets.
-        port: 0 to 65535; None for unix sockets.
-        names: Host names of the policy that the address was resolved from, lower case, no trailing dot.
+        protocol: ``tcp``, ``udp`` or ``unix``; ``dns`` for looking up a name.
+        address: IP address, v4-mapped ones as IPv4; None for unix sockets, and for names.
+        port: 0 to 65535; None for unix sockets, and for looking up a name.
+        names: Host names that the tree was given the address for, or that /etc/hosts has for it; the name
+            that is looked up. Lower case, no trailing dot.
+        query: What is asked about the name, such as ``A`` or ``TXT``; None if nothing is looked up.
         socket: Real path of a unix socket, or ``@`` and the abstract name; None for IP.
         in_tree: True if the unix socket was bound by a process of the same tree.
     """
@@ -174,6 +179,7 @@ class ConnectEvent(Event):
     address: Address | None = None
     port: int | None = None
     names: frozenset[str] = frozenset()
+    query: str | None = None
     socket: bytes | None = None
     in_tree: bool = False
     kind: ClassVar[str] = "connect"
@@ -182,6 +188,10 @@ class ConnectEvent(Event):
     def object(self) -> str:
         if self.socket is not None:
             return "unix:" + self.socket.decode(errors="surrogateescape")
+        if self.query is not None:
+            return f"{', '.join(sorted(self.names))} (DNS {self.query})"
+        if self.address is None:
+            return ", ".join(f"{name}:{self.port}" for name in sorted(self.names))
         host = f"[{self.address}]" if isinstance(self.address, ipaddress.IPv6Address) else str(self.address)
         where = f"{host}:{self.port}"
         return f"{where} ({', '.join(sorted(self.names))})" if self.names else where

@@ -78,22 +78,27 @@ class TestWhoSpeaks:
         assert bind(silent, closed).decide(EVENT).where == "closed"
         assert bind(silent, Policy()).decide(EVENT).where == "default read: deny (silent.yaml)"
 
-    def test_host_names_and_name_servers(self) -> None:
-        """All names are resolved; a layer that names no host does not open the name server."""
+    def test_host_names(self) -> None:
+        """Names of any layer count, and no layer without names opens what it does not allow."""
         import ipaddress
 
         server = ipaddress.ip_address("192.0.2.53")
         event = ConnectEvent(protocol="udp", address=server, port=53)
-        named = Policy(rules=[allow("connect", hosts=["example.com:443"])])
+        named = Policy(rules=[allow("connect", hosts=["example.com:443", "*.example.org"])])
         for stack, verdict in (
-            ((named,), "allow"),
-            ((named, Policy.load("observe")), "allow"),
-            ((named, Policy()), "deny"),
-            ((named, Policy(rules=[deny("connect", hosts=["192.0.2.0/24"])])), "deny"),
+            ((named,), "deny"),
+            ((named, Policy.load("observe")), "deny"),
+            ((Policy(), named), "deny"),
         ):
-            matcher = Policy.stack(*stack).matcher(home=HOME, directory=DIRECTORY, resolvers=[server])
+            matcher = Policy.stack(*stack).matcher(home=HOME, directory=DIRECTORY, substitutes=[b"/r"])
             assert matcher.host_names == {"example.com"}
+            assert [pattern.text for pattern in matcher.host_patterns] == ["example.com:443", "*.example.org"]
+            assert matcher.judges_names
+            assert matcher.substitutes == {b"/r"}
             assert matcher.decide(event).verdict == verdict
+        nameless = Policy.stack(Policy(), Policy.load("observe")).matcher(substitutes=[b"/r"])
+        assert not nameless.judges_names
+        assert nameless.substitutes == frozenset()
 
 
 class TestGrants:

@@ -87,7 +87,7 @@ hosts_of_grants = st.sampled_from(["a.example:80", "10.0.0.1:80", "[fd00::1]:443
 HOSTS = (
     *("a.example", "a.example:80", "b.example:443", "10.0.0.0/8", "10.0.0.1:80", "0.0.0.0/0:1-1024"),
     *("127.0.0.1:80,443", "0.0.0.0", "::1", "[fd00::/8]:443", "::/0", "10.0.0.0/9", "fd00::/9"),
-    *("unix:/a/s", "unix:@a*", "::ffff:10.0.0.1", "10.0.0.1/32:0", "0.0.0.0/1"),
+    *("unix:/a/s", "unix:@a*", "::ffff:10.0.0.1", "10.0.0.1/32:0", "0.0.0.0/1", "*.example:80", "*:443"),
 )
 PORTS = (
     *("80", "0", "1-1024", "40000", "127.0.0.1:80", "[::1]:80", "[::]:80", "0.0.0.0:0", "10.0.0.0/8", "::/0"),
@@ -130,8 +130,6 @@ ADDRESSES = tuple(
 )
 NUMBERS = (0, 53, 80, 443, 1024, 1025, 40000, 65535)
 addresses, numbers = st.sampled_from(ADDRESSES), st.sampled_from(NUMBERS)
-RESOLVERS = [ipaddress.ip_address("192.0.2.53"), ipaddress.ip_address("2001:db8::53")]
-
 names_in_paths = strategies.names | strategies.any_names
 spellings = st.builds(
     lambda names, slashes: slashes + slashes.join(names) + slashes[:-1],
@@ -157,7 +155,7 @@ events = file_events | exec_events | connect_events | listen_events
 
 
 def bind(policy: Policy | Stack) -> AnyMatcher:
-    return policy.matcher(**PLACE, protected=[b"/a/b"], planted=[b"/h/p/.e"], resolvers=RESOLVERS)
+    return policy.matcher(**PLACE, protected=[b"/a/b"], planted=[b"/h/p/.e"], substitutes=[b"/a/r"])
 
 
 class TestLikeTheReference:
@@ -193,7 +191,7 @@ class TestLikeTheReference:
                 tables = Compiled(matcher)
                 for address, port in itertools.product(ADDRESSES, NUMBERS):
                     said = agrees(matcher, tables, make(protocol="tcp", address=address, port=port))
-                    assert said != UNDECIDED or ".example" in entry
+                    assert said != UNDECIDED or ".example" in entry or "*:" in entry
 
     @pytest.mark.long
     @settings(max_examples=1_000, deadline=None)
@@ -364,14 +362,31 @@ class TestUndecided:
         unsettled = UNDECIDED if expected == ALLOWED else expected
         assert tables.address(Operation.CONNECT, address, 443) == unsettled
 
-    def test_name_servers(self) -> None:
-        """With names, the host's name server is within reach at its port."""
-        tables = compiled(allow("connect", hosts=["a.example:443"]))
-        asked = [("192.0.2.53", 53), ("192.0.2.53", 80), ("192.0.2.54", 53), ("2001:db8::53", 53)]
-        assert [
-            tables.address(Operation.CONNECT, ipaddress.ip_address(host).packed, port).answer
-            for host, port in asked
-        ] == ["allow", "deny", "deny", "allow"]
+    @pytest.mark.parametrize(
+        "rules",
+        [
+            [allow("connect", hosts=["a.example:443"])],
+            [allow("connect"), deny("connect", hosts=["*.example:443"], name="d")],
+            [deny("connect"), allow("connect", hosts=["*:443"], name="a")],
+        ],
+    )
+    def test_dns(self, rules: list[Rule]) -> None:
+        """With names, DNS of whatever server is a question, whatever rules say about its address."""
+        tables = compiled(*rules)
+        for host in ("192.0.2.53", "127.0.0.1", "2001:db8::53"):
+            said = tables.address(Operation.CONNECT, ipaddress.ip_address(host).packed, 53)
+            assert said == UNDECIDED, host
+            said = tables.address(Operation.CONNECT, ipaddress.ip_address(host).packed, 54)
+            assert said != UNDECIDED, host
+        assert compiled(deny("connect")).address(Operation.CONNECT, bytes(4), 53).answer == "deny"
+
+    def test_substitutes(self) -> None:
+        """With names, reading a file of which the broker has a version of its own is a question."""
+        for hosts, expected in ((["a.example:443"], UNDECIDED), (["10.0.0.1:443"], ALLOWED)):
+            tables = compiled(allow("connect", hosts=hosts), default={"read": "allow", "modify": "allow"})
+            answers = [tables.path(Operation.READ, path).answer for path in (b"/a/r", b"/a/r/b", b"/a/s")]
+            assert answers == [expected.answer, "allow", "allow"]
+            assert tables.path(Operation.MODIFY, b"/a/r").answer == "allow"
 
     @pytest.mark.parametrize("first", ["EPERM", "ENOENT"])
     def test_equally_strict_layers(self, first: str) -> None:

@@ -112,7 +112,10 @@ def _object(event: Event) -> dict[str, Any]:
         if event.socket is not None:
             fields.update(socket=_text(event.socket), in_tree=event.in_tree)
         else:
-            fields.update(address=str(event.address), port=event.port, names=sorted(event.names))
+            address = None if event.address is None else str(event.address)
+            fields.update(address=address, port=event.port, names=sorted(event.names))
+            if event.query is not None:
+                fields["query"] = event.query
     return fields
 
 

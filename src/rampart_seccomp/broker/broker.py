@@ -17,7 +17,6 @@ from rampart_seccomp.broker.enforcing import Prospect, ensure_enforceable, traps
 from rampart_seccomp.broker.engine import Tables
 from rampart_seccomp.broker.granting import Granted, grants_for, overruled, with_grants
 from rampart_seccomp.broker.judge import Judge
-from rampart_seccomp.broker.names import HostNames, nameservers
 from rampart_seccomp.broker.ownfiles import harness_code
 from rampart_seccomp.broker.questions import Approver, Questions
 from rampart_seccomp.broker.session import Session
@@ -31,10 +30,13 @@ from rampart_seccomp.events import Operation
 from rampart_seccomp.kernel.filter import Filter, load_filter
 from rampart_seccomp.kernel.landlock import signal_scope
 from rampart_seccomp.kernel.traps import Traps
+from rampart_seccomp.network.names import HostNames, TreeNames
 from rampart_seccomp.policy import AnyMatcher, AnyPolicy
+from rampart_seccomp.policy.reach import Reach
 
 if TYPE_CHECKING:
     from rampart_seccomp.audit import AuditLog
+    from rampart_seccomp.network.upstream import Upstream
 
 __all__ = ["Broker"]
 
@@ -86,6 +88,7 @@ class Broker:
         allow_degraded: Iterable[str] = (),
         may_restrict: str | Iterable[str] = (),
         engine: str | None = None,
+        _upstream: Upstream | None = None,
     ) -> None:
         self._degraded = frozenset({allow_degraded} if isinstance(allow_degraded, str) else allow_degraded)
         unknown = self._degraded - DEGRADABLE
@@ -114,7 +117,9 @@ class Broker:
         self._crews = Crews()
         self._planted = tuple(harness_code())
         # Bound to where the first command most likely starts, which then finds it bound.
-        self._names = HostNames(self._matcher(policy, os.path.realpath(_here()), self._files).host_names)
+        reach = Reach(self._matcher(policy, os.path.realpath(_here()), self._files))
+        self._upstream = _upstream
+        self._names = HostNames(reach) if _upstream is None else HostNames(reach, _upstream.inside)
         with forks.excluded:
             _living.add(self)
 
@@ -153,7 +158,9 @@ class Broker:
             traps = self._traps(policy)
             filtered = self._filter(traps)
             tables = Tables.of(matcher) if self._native else None
-            judge = Judge(matcher, self._names, Questions(self._on_ask))
+            if not self._names.reach.is_for(matcher):  # a rule was registered meanwhile
+                self._names = self._names.changed(Reach(matcher))
+            judge = Judge(matcher, TreeNames(self._names), Questions(self._on_ask))
             with forks.excluded:
                 lingers = linger and policy.linger
                 given = offer_under(policy, traps, filtered, arguments, program, linger=lingers)
@@ -315,7 +322,7 @@ class Broker:
         bound = {session: self._matcher(effective, where, files) for session, where in sessions.items()}
         tables = {session: Tables.of(matcher) for session, matcher in bound.items() if session.native}
         matchers = [*bound.values()] or [self._matcher(effective, _here(), files)]
-        names = self._names.changed(matchers[0].host_names)
+        names = self._names.changed(Reach(matchers[0]))
         if record is not None:
             self._telling.change(record, **fields)
         self.policy, self._granted, self._files, self._names = policy, granted, files, names
@@ -344,7 +351,7 @@ class Broker:
             directory=directory,
             protected=protected,
             planted=self._planted,
-            resolvers=nameservers(),
+            substitutes=(os.path.realpath(b"/etc/resolv.conf"),),
         )
 
     def _traps(self, policy: AnyPolicy) -> Traps:

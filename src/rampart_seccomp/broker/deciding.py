@@ -12,15 +12,18 @@ from rampart_seccomp.broker.engine import Engine, Tables
 from rampart_seccomp.broker.judge import Judge
 from rampart_seccomp.broker.ledger import Ledger
 from rampart_seccomp.broker.lineage import Lineage
-from rampart_seccomp.broker.names import HostNames
+from rampart_seccomp.broker.lookups import TreeDns
+from rampart_seccomp.broker.pool import Pool
 from rampart_seccomp.broker.verifying import Stage
 from rampart_seccomp.calls.call import Setting
 from rampart_seccomp.calls.notification import Listener
 from rampart_seccomp.calls.starting import system_loaders
+from rampart_seccomp.network.names import HostNames
 from rampart_seccomp.policy import AnyMatcher
 
 if TYPE_CHECKING:
     from rampart_seccomp.broker.telling import Telling
+    from rampart_seccomp.network.upstream import Upstream
 
 __all__ = ["Deciding"]
 
@@ -40,15 +43,25 @@ class Deciding:
         setting: Learns which features the policy opens.
         ledger: Where the engine's decisions are collected.
         telling: Knows what is to be recorded.
+        pool: Threads that wait for the host's resolver.
+        upstream: The host's resolver; None for the one of this host.
 
     Attributes:
         judge: Decides what the engine does not, from the next call on.
         lineage: What the processes of the tree were verified to be; None before it has started.
         engine: None before the tree has started, after its end, and without tables.
+        dns: Answers in place of name servers, while the policy has host names.
     """
 
     def __init__(
-        self, judge: Judge, tables: Tables | None, setting: Setting, ledger: Ledger, telling: Telling
+        self,
+        judge: Judge,
+        tables: Tables | None,
+        setting: Setting,
+        ledger: Ledger,
+        telling: Telling,
+        pool: Pool,
+        upstream: Upstream | None,
     ) -> None:
         self.judge = judge
         self.lineage: Lineage | None = None
@@ -61,6 +74,8 @@ class Deciding:
         self._changing = threading.Lock()
         self._caught_up = threading.Condition()
         self._asked_for = self._collected = 0
+        self.dns = TreeDns(lambda: self.judge, ledger, telling, pool, upstream)
+        self._serve_names()
 
     @property
     def native(self) -> bool:
@@ -96,6 +111,7 @@ class Deciding:
         """Judge by another policy from the next call on; ``tables`` are those of the policy, if `native`."""
         with self._changing:
             self.judge = self.judge.under(matcher, names)
+            self._serve_names()
             self._setting.features = features
             if tables is not None:
                 self._tables = tables
@@ -158,6 +174,7 @@ class Deciding:
         engine, self.engine = self.engine, None
         if engine is not None:
             engine.forsake()
+        self.dns.forsake()
         self._changing = threading.Lock()
         self._caught_up = threading.Condition()
 
@@ -186,6 +203,9 @@ class Deciding:
         with self._caught_up:
             self._collected = asked_for
             self._caught_up.notify_all()
+
+    def _serve_names(self) -> None:
+        self._setting.dns = self.dns if self.judge.names.shared.reach.judges_names else None
 
     def _put_in_force(self) -> None:
         if self.engine is None or self._tables is None:

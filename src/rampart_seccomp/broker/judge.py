@@ -9,14 +9,15 @@ from collections.abc import Hashable
 import attrs
 
 from rampart_seccomp.broker.lineage import Lineage
-from rampart_seccomp.broker.names import HostNames
 from rampart_seccomp.broker.processes import describe
 from rampart_seccomp.broker.questions import Questions
 from rampart_seccomp.broker.renaming import AROUND, LIFTED, RenamingCheck
 from rampart_seccomp.calls.call import Call, Refusal, Renaming, Withheld
 from rampart_seccomp.calls.starting import ExecCall
 from rampart_seccomp.events import ConnectEvent, Event, ExecEvent, Operation, RefusedEvent
+from rampart_seccomp.network.names import HostNames, TreeNames
 from rampart_seccomp.policy import AnyMatcher, Decision
+from rampart_seccomp.policy.terms import VERDICTS
 from rampart_seccomp.verdicts import Deny
 
 __all__ = ["Judge", "Judgement"]
@@ -57,7 +58,7 @@ class Judge:
 
     Args:
         matcher: The policy, bound to a home and a launch directory.
-        names: Host names of the policy.
+        names: Host names of the tree.
         questions: Those of the tree.
 
     Attributes:
@@ -65,16 +66,16 @@ class Judge:
         lineage: What the processes of the tree were verified to be; None before it has started.
     """
 
-    def __init__(self, matcher: AnyMatcher, names: HostNames, questions: Questions) -> None:
+    def __init__(self, matcher: AnyMatcher, names: TreeNames, questions: Questions) -> None:
         self.matcher = matcher
-        self._names = names
+        self.names = names
         self.questions = questions
         self.lineage: Lineage | None = None
         self._renaming = RenamingCheck(matcher)
 
     def under(self, matcher: AnyMatcher, names: HostNames) -> Judge:
         """Give the judge of the same tree under another policy; the questions that wait count on."""
-        judge = Judge(matcher, names, self.questions)
+        judge = Judge(matcher, self.names.under(names), self.questions)
         judge.lineage = self.lineage
         return judge
 
@@ -90,7 +91,7 @@ class Judge:
         """
         if call.refusal is not None:
             return [self._refused(call, call.refusal)]
-        judged = [(event, self.matcher.decide(event)) for event in self._informed(call)]
+        judged = [(event, self._decide(event)) for event in self._informed(call)]
         for event, decision in judged:
             if decision.verdict == "deny":
                 return [_denied(event, decision)]
@@ -119,8 +120,8 @@ class Judge:
     def recall(self, event: Event, *, allowed: bool) -> Judgement:
         """Say why the engine decided as it did, about an event that this policy decides on its own."""
         if isinstance(event, ConnectEvent) and event.address is not None:
-            event = attrs.evolve(event, names=self._names.known(event.address))
-        decision = self.matcher.decide(event)
+            event = attrs.evolve(event, names=self.names.of(event.address, ask=False))
+        decision = self._decide(event)
         if decision.verdict == ("allow" if allowed else "deny"):
             return _allowed(event, decision) if allowed else _denied(event, decision)
         return Judgement(event, allowed=allowed, where=f"{DISAGREE}: {decision.where}")
@@ -137,6 +138,29 @@ class Judge:
         from rampart_seccomp.policy import suggest
 
         return suggest(self.matcher, judgement.event, judgement.decision)
+
+    def suggest_name(self, name: str) -> str | None:
+        """Say what to write into the policy so that this name may be looked up, for HTTPS."""
+        from rampart_seccomp.policy import suggest
+
+        event = ConnectEvent(protocol="tcp", port=443, names=frozenset({name}))
+        return suggest(self.matcher, event, self.matcher.decide(event))
+
+    @property
+    def substitutes(self) -> frozenset[bytes]:
+        """Files of which the tree reads a version of the broker's."""
+        return self.matcher.substitutes
+
+    def _decide(self, event: Event) -> Decision:
+        decision = self.matcher.decide(event)
+        if not isinstance(event, ConnectEvent) or event.address is None or not event.names:
+            return decision
+        # Whoever answers for a public name could say that it is an address inside: that is not enough.
+        vouched = self.names.vouched(event.address)
+        if vouched == event.names or not self.names.shared.inside(event.address):
+            return decision
+        plain = self.matcher.decide(attrs.evolve(event, names=vouched))
+        return max(decision, plain, key=lambda each: VERDICTS.index(each.verdict))
 
     def _look_beneath(self, event: Event, renaming: Renaming) -> None:
         found = self._renaming.look_beneath(renaming)
@@ -168,8 +192,8 @@ class Judge:
         return self.lineage.changed_variables(call.notification.tgid, call.expected.environment)
 
     def _with_names(self, event: Event) -> Event:
-        if isinstance(event, ConnectEvent) and event.address is not None and self.matcher.host_names:
-            return attrs.evolve(event, names=self._names.names_of(event.address))
+        if isinstance(event, ConnectEvent) and event.address is not None and self.matcher.judges_names:
+            return attrs.evolve(event, names=self.names.of(event.address))
         return event
 
     def _ask(self, event: Event, decision: Decision, call: Call) -> Judgement:

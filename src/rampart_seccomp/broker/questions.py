@@ -40,6 +40,9 @@ _BOUNCE_ANYHOW = 1.0
 AGAIN = 5.0
 """Seconds in which a process that makes a refused exec anew is refused it unasked."""
 
+_APART = 600.0
+"""Seconds that a question waits at most for which no held call waits."""
+
 _REFUSALS_MAX = 1024
 """Refused execs of one tree that are remembered."""
 
@@ -141,6 +144,15 @@ class Questions:
             self._remember(search, answer)
         return answer
 
+    def ask_apart(self, event: Event, decision: Decision) -> Answer:
+        """Have a question answered that no held call waits for; as `ask`; it may wait for long."""
+        if not self._places.acquire(blocking=False):
+            return Deny(message="too many questions wait already")
+        seconds = _APART if decision.rule is None else decision.rule.timeout or _APART
+        pending = Pending((0, None), time.monotonic() + seconds, 0)
+        self._put(pending, event, decision.rule)
+        return pending.answer if pending.answered.wait(seconds) else Deny(message="nobody answered in time")
+
     def over(self, notification: Notification) -> None:
         """A call of this thread is over: withdraw what it asked, and what an earlier call of it gave up."""
         if not self._pending:
@@ -192,14 +204,17 @@ class Questions:
             deadline = None if seconds is None else time.monotonic() + seconds
             pending = Pending(asker, deadline, notification.id, held=notification)
             self._pending.setdefault(asker, {})[key] = pending
-        # In a thread of its own, so that a deadline, a death or a signal need not wait for it.
+        self._put(pending, event, rule)
+        return pending
+
+    def _put(self, pending: Pending, event: Event, rule: Rule | None) -> None:
+        """Have it answered in a thread of its own, so that a deadline, a death or a signal need not wait."""
         try:
             threading.Thread(
                 target=self._answer, args=(pending, event, rule), name="rampart-question", daemon=True
             ).start()
         except RuntimeError as error:  # no more threads for this user
             self._settle(pending, Deny(message=f"nobody could be asked: {error}"))
-        return pending
 
     def _wait(self, pending: Pending, notification: Notification) -> Answer:
         began = time.monotonic()

@@ -20,7 +20,6 @@ from rampart_seccomp.broker.engine import Engine, Tables
 from rampart_seccomp.broker.judge import Judge
 from rampart_seccomp.broker.ledger import Ledger
 from rampart_seccomp.broker.lineage import Lineage
-from rampart_seccomp.broker.names import HostNames
 from rampart_seccomp.broker.verifying import Verifying
 from rampart_seccomp.calls.call import Setting
 from rampart_seccomp.calls.notification import Listener, Notification
@@ -31,6 +30,7 @@ from rampart_seccomp.kernel.landlock import SCOPE_ABI
 from rampart_seccomp.kernel.traps import Traps
 from rampart_seccomp.launch import protocol
 from rampart_seccomp.launch.handover import accept, start_error
+from rampart_seccomp.network.names import HostNames
 from rampart_seccomp.policy import AnyMatcher, Limits
 
 if TYPE_CHECKING:
@@ -91,7 +91,9 @@ class Session:
         lend = self._crew.pool.lending
         self._setting = Setting(names=names, vigil=self._crew.vigil, lend=lend, features=features)
         self._ledger = Ledger(broker._telling)
-        self._deciding = Deciding(judge, tables, self._setting, self._ledger, broker._telling)
+        self._deciding = Deciding(
+            judge, tables, self._setting, self._ledger, broker._telling, self._crew.pool, broker._upstream
+        )
         self._answering = Answering(
             self._deciding, self._setting, self._crew.pool, self._ledger, broker._telling, self._fail
         )
@@ -252,6 +254,7 @@ class Session:
         # The last calls are recorded, and use the listener, before it is gone; a stuck one is not waited for.
         idle = self._answering.wait_quiet(_LAST_WORDS)
         stopped = self._deciding.end()
+        self._deciding.dns.close()
         if self._listener is not None and idle and stopped:
             with forks.excluded:
                 self._listener.close()

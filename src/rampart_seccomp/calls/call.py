@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
@@ -22,7 +22,17 @@ from rampart_seccomp.events import Event
 if TYPE_CHECKING:
     from rampart_seccomp.calls.starting import Verifier
 
-__all__ = ["Call", "CallChanged", "Linking", "Refusal", "Renaming", "Setting", "Vigil", "Withheld"]
+__all__ = [
+    "Call",
+    "CallChanged",
+    "Linking",
+    "NameService",
+    "Refusal",
+    "Renaming",
+    "Setting",
+    "Vigil",
+    "Withheld",
+]
 
 
 class Withheld(Exception):
@@ -142,6 +152,26 @@ class Vigil:
                         lib.rs_interrupt(tid)
 
 
+class NameService(Protocol):
+    """Answers the DNS of the tree, whatever server it is meant for."""
+
+    @property
+    def substitutes(self) -> frozenset[bytes]:
+        """Real paths of files of which the tree is to read another version."""
+
+    def endpoint(self, kind: str, version: int) -> tuple[str, int]:
+        """Give the address and port that answer, for ``udp`` or ``tcp`` and 4 or 6. OSError if none does."""
+
+    def substitute(self) -> int:
+        """Give a descriptor of the version of such a file that the tree is to read."""
+
+    def sending(self) -> AbstractContextManager[Any]:
+        """Be inside from before a question is sent until it is noted who asks."""
+
+    def note(self, notification: Notification, copy: int, kind: str, version: int) -> None:
+        """Note that the process asks from this socket."""
+
+
 @attrs.define(eq=False)
 class Setting:
     """What the calls of one tree share; `names` is the whole broker's.
@@ -155,6 +185,7 @@ class Setting:
         verifier: Lets execs go on; None: they go on unverified.
         adopters: Processes that adopt orphans (PR_SET_CHILD_SUBREAPER): not all their children are their own.
         features: Families of calls that the policy in force opens, though the tree's filter may refuse them.
+        dns: Answers in place of name servers; None if the policy in force has no host names.
     """
 
     names: Stillness = attrs.field(factory=Stillness)
@@ -164,6 +195,7 @@ class Setting:
     verifier: Verifier | None = None
     adopters: set[int] = attrs.field(factory=set)
     features: frozenset[str] = frozenset()
+    dns: NameService | None = None
 
 
 @attrs.define(eq=False)

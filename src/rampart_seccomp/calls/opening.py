@@ -244,12 +244,22 @@ class OpenCall(Call):
                 raise CallChanged
         elif flags & _O_TMPFILE:
             fd = lib.rs_tmpfile(notification.identity, pin.object, flags, self.mode)
+        elif self._substituted:
+            assert self.setting.dns is not None
+            fd = self.setting.dns.substitute()
         else:
             self._respect_sticky()
             fd = self._reopen()
         checked(fd, notification.syscall)
         self.close()
         notification.reply_fd(fd, cloexec=bool(flags & os.O_CLOEXEC))
+
+    @property
+    def _substituted(self) -> bool:
+        """True for a file of which the tree reads another version; what it writes goes to the real one."""
+        service = self.setting.dns
+        reading = not self.flags & (os.O_ACCMODE | os.O_TRUNC)
+        return service is not None and reading and self.pin.path in service.substitutes
 
     def _reopen(self) -> int:
         notification, pin = self.notification, self.pin

@@ -10,7 +10,8 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import attrs
 
@@ -121,7 +122,7 @@ class SendCall(Call):
         while True:
             data = self._gather(message, total, _CHUNK if self.stream else size)
             notification.ensure_valid()
-            with self.setting.vigil.watching(notification):
+            with self.setting.vigil.watching(notification), self._asking(message):
                 result = lib.rs_send(
                     notification.identity,
                     self.copy,
@@ -141,6 +142,17 @@ class SendCall(Call):
             control = b""
             if not self.stream or total >= size or result < len(data):
                 return total
+
+    @contextmanager
+    def _asking(self, message: Message) -> Iterator[None]:
+        """While a question for the tree's own name service is sent: note who asks."""
+        service = self.setting.dns
+        if service is None or message.where is None or message.where.asks is None:
+            yield
+            return
+        with service.sending():
+            yield
+            service.note(self.notification, self.copy, *message.where.asks)
 
     def _failed(self, result: int) -> int:
         notification = self.notification

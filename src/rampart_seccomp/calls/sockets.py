@@ -12,15 +12,27 @@ from collections.abc import Callable
 import attrs
 
 from rampart_seccomp.calls.addresses import IPAddress, NetlinkAddress, UnixAddress, Unspecified, parse
-from rampart_seccomp.calls.call import Call, Refusal, Setting
+from rampart_seccomp.calls.call import Call, NameService, Refusal, Setting
 from rampart_seccomp.calls.notification import AT_FDCWD, Notification, int32
 from rampart_seccomp.calls.pins import Pin
 from rampart_seccomp.calls.shim import checked, lib
-from rampart_seccomp.events import Address, ConnectEvent, Event, FileEvent, ListenEvent, Operation
+from rampart_seccomp.events import (
+    DNS_PORT,
+    Address,
+    ConnectEvent,
+    Event,
+    FileEvent,
+    ListenEvent,
+    Operation,
+)
 
 __all__ = ["DECODERS", "Destination", "bind", "connect", "destination", "listen", "read_address"]
 
 _UNIX_MAX = 110  # sizeof(struct sockaddr_un)
+_NAME_SERVICES = (
+    *(b"/run/nscd/", b"/run/systemd/resolve/", b"/run/avahi-daemon/", b"/run/nslcd/", b"/var/run/nscd/"),
+    *(b"/var/lib/sss/pipes/", b"/var/run/avahi-daemon/", b"/var/run/nslcd/", b"/var/cache/nscd/"),
+)
 _ADDRESS_MAX = 128  # sizeof(struct sockaddr_storage)
 
 
@@ -32,11 +44,13 @@ class Destination:
         raw: The address to hand to the kernel; a unix path is replaced by that of its pin.
         event: What is judged; None if nothing leaves (AF_UNSPEC, the kernel's own netlink port).
         refusal: A built-in denial.
+        asks: ``udp`` or ``tcp`` and version of IP if it leads to the tree's own name service.
     """
 
     raw: bytes
     event: Event | None = None
     refusal: Refusal | None = None
+    asks: tuple[str, int] | None = None
 
 
 def read_address(notification: Notification, address: int, size: int) -> bytes:
@@ -63,12 +77,21 @@ def destination(call: Call, raw: bytes, copy: int) -> Destination:
         return Destination(raw, refusal=Refusal("netlink to other programs") if outside else None)
     if isinstance(address, IPAddress):
         _expect(domain, socket.AF_INET, socket.AF_INET6)
+        if address.port == DNS_PORT and call.setting.dns is not None:
+            return _name_service(call.setting.dns, raw, address, kind)
         event = ConnectEvent(
             protocol=kind, address=address.destination, port=address.port, syscall=notification.syscall
         )
         return Destination(address.rewritten(raw), event)
     _expect(domain, socket.AF_UNIX)
     return _unix_destination(call, raw, address)
+
+
+def _name_service(service: NameService, raw: bytes, address: IPAddress, kind: str) -> Destination:
+    """Lead DNS to the tree's own name service, which judges what is asked and not whom."""
+    version = address.host.version
+    host, port = service.endpoint(kind, version)
+    return Destination(address.directed(raw, ipaddress.ip_address(host), port), asks=(kind, version))
 
 
 def _unix_destination(call: Call, raw: bytes, address: UnixAddress) -> Destination:
@@ -92,7 +115,11 @@ def _unix_destination(call: Call, raw: bytes, address: UnixAddress) -> Destinati
     event = ConnectEvent(
         protocol="unix", socket=pin.path, in_tree=sockets.has_path(pin), syscall=notification.syscall
     )
-    return Destination(raw[:2] + b"/proc/self/fd/%d\0" % pin.object, event)
+    refusal = None
+    if call.setting.dns is not None and not event.in_tree and pin.path.startswith(_NAME_SERVICES):
+        # Their answers are not ours, and libraries go on with DNS when nobody is there (nsswitch.conf(5)).
+        refusal = Refusal("a name service beside the broker's", errno.ECONNREFUSED)
+    return Destination(raw[:2] + b"/proc/self/fd/%d\0" % pin.object, event, refusal)
 
 
 def _expect(domain: int, *allowed: int) -> None:
@@ -149,8 +176,16 @@ def connect(notification: Notification, setting: Setting) -> Call:
         where = destination(call, raw, copy)
         call.events = () if where.event is None else (where.event,)
         call.refusal = where.refusal
-        call.act = lambda: lib.rs_connect(notification.identity, copy, where.raw, len(where.raw))
+        call.act = lambda: _connect(call, copy, where)
     return call
+
+
+def _connect(call: Call, copy: int, where: Destination) -> int:
+    result = lib.rs_connect(call.notification.identity, copy, where.raw, len(where.raw))
+    if where.asks is not None and call.setting.dns is not None:
+        # Before the answer: until then nobody can ask anything on this socket.
+        call.setting.dns.note(call.notification, copy, *where.asks)
+    return result
 
 
 def listen(notification: Notification, setting: Setting) -> Call:

@@ -60,6 +60,7 @@ def _parts() -> list[Finding]:
         _part("shim", "loaded", _load_shim),
         _part("launcher", "installed", _find_launcher),
         _part("filter", "built, and verified against the syscall table", _build_filter),
+        _name_service(),
     ]
 
 
@@ -89,6 +90,19 @@ def _build_filter() -> object:
     from rampart_seccomp.kernel.filter import load_filter
 
     return load_filter()
+
+
+def _name_service() -> Finding:
+    from rampart_seccomp.kernel.probes import Finding
+    from rampart_seccomp.network.responder import answers_on_port_53
+
+    if answers_on_port_53():
+        return Finding("host names", "ok", "DNS of a tree is answered, on port 53")
+    return Finding(
+        "host names",
+        "ok",
+        "DNS of a tree is answered, on other ports than 53: resolvers of musl and dnspython take no answer",
+    )
 
 
 def _show(found: dict[str, list[str]]) -> None:

@@ -189,7 +189,7 @@ def _samples(rule: Rule) -> Iterator[tuple[str, str]]:
         yield "command", shlex.join([_plain(program), *(word.replace("*", "x") for word in arguments)])
     for text in rule.hosts:
         if "/" not in text:
-            host, _, ports = text.partition(":")
+            host, _, ports = text.replace("*", "sample").partition(":")
             yield "host", f"{host}:{ports.split(',')[0] or 443}"
 
 

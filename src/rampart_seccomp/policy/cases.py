@@ -207,7 +207,8 @@ def _connect(matcher: AnyMatcher, host: str) -> ConnectEvent:
     port = pattern.ports[0][0]
     if pattern.name is not None:
         return ConnectEvent(protocol="tcp", port=port, names=frozenset({pattern.name}))
-    assert pattern.network is not None
+    if pattern.network is None:
+        raise PolicyError(f"{host!r} does not name one host", hint="write a name that it is to match")
     if pattern.network.num_addresses != 1:
         raise PolicyError(f"{host!r} does not name one address")
     return ConnectEvent(protocol="tcp", port=port, address=pattern.network.network_address)

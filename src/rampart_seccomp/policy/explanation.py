@@ -98,7 +98,7 @@ def explain(matcher: AnyMatcher, event: Event) -> Explanation:
     suggestion = suggest(matcher, event, decision)
     return Explanation(
         decision=decision,
-        object=_object(event),
+        object=event.object,
         losers=tuple(losers),
         suggestion=_denying(matcher, event, decision) if suggestion is None else suggestion,
     )
@@ -174,12 +174,6 @@ def _actor(entry: Entry, subject: Subject) -> Iterator[str]:
         yield "the program was started with variables that plant code" if same else "another program"
     if "within" in unmet:
         yield f"not within {' or '.join(entry.rule.within)}"
-
-
-def _object(event: Event) -> str:
-    if isinstance(event, ConnectEvent) and event.address is None and event.socket is None:
-        return ", ".join(f"{name}:{event.port}" for name in sorted(event.names))
-    return event.object
 
 
 def suggest(matcher: AnyMatcher, event: Event, decision: Decision) -> str | None:

@@ -11,7 +11,7 @@ import attrs
 
 from rampart_seccomp.errors import PolicyError
 from rampart_seccomp.events import ConnectEvent, Event, ExecEvent, FileEvent, ListenEvent, Operation
-from rampart_seccomp.policy.hosts import parse_host, parse_local
+from rampart_seccomp.policy.hosts import HostPattern, parse_host, parse_local
 from rampart_seccomp.policy.terms import FILE_OPERATIONS
 
 __all__ = ["Grant", "GrantIndex", "granted_events"]
@@ -153,11 +153,11 @@ class Grant:
         return self.operation, self.path
 
     @property
-    def host_name(self) -> str | None:
-        """The name to be resolved; None if it is for something else."""
+    def host_pattern(self) -> HostPattern | None:
+        """The name or address that it is for; None if it is for something else."""
         if self.host is None or self.host.startswith("unix:"):
             return None
-        return parse_host(self.host).name
+        return parse_host(self.host)
 
     @property
     def where(self) -> str:

@@ -21,15 +21,17 @@ EPHEMERAL = (32768, 60999)
 """Ports the kernel gives out for port 0 unless configured otherwise (ip(7), ip_local_port_range)."""
 
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\Z")
+_AMBIGUOUS = frozenset("\u00df\u03c2\u200c\u200d")
 _NUMERIC = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+))*\Z")
 
 
 @attrs.frozen(repr=False)
 class HostPattern:
-    """One parsed entry of ``hosts:``; exactly one of the first four is set.
+    """One parsed entry of ``hosts:``; exactly one of the first five is set.
 
     Attributes:
         name: Host name, lower case, without a trailing dot.
+        beneath: End of the names that it means: ``.example.com`` of ``*.example.com``, empty for any name.
         network: Address or CIDR.
         socket: Pattern of the real path of a unix socket.
         abstract: Expression over the whole abstract name, without its ``@``.
@@ -38,10 +40,20 @@ class HostPattern:
 
     text: str = attrs.field(eq=False)
     name: str | None = None
+    beneath: str | None = None
     network: Network | None = None
     socket: globs.Glob | None = None
     abstract: re.Pattern[bytes] | None = None
     ports: Ports = ()
+
+    @property
+    def by_name(self) -> bool:
+        """True if it is about names, and not about addresses or unix sockets."""
+        return self.name is not None or self.beneath is not None
+
+    def means(self, name: str) -> bool:
+        """Say whether it is about this name (lower case, no trailing dot), whatever the port."""
+        return name == self.name if self.beneath is None else name.endswith(self.beneath)
 
     def matches(self, event: ConnectEvent) -> bool:
         """Say whether this entry speaks about an IP or abstract destination.
@@ -58,6 +70,8 @@ class HostPattern:
             return False
         if self.name is not None:
             return self.name in event.names
+        if self.beneath is not None:
+            return any(name.endswith(self.beneath) for name in event.names)
         return self.network is not None and any(
             address in self.network
             for address in _meant(event.address)
@@ -128,10 +142,13 @@ def parse_host(text: str) -> HostPattern:
     if "://" in text:
         raise PolicyError(f"{text!r} is a URL", hint="write the host and the port: 'example.com:443'")
     host, ports = split_host(text)
+    if host == "*" or host.startswith("*."):
+        beneath = "" if host == "*" else "." + _name(host[2:], text)
+        return HostPattern(text, beneath=beneath, ports=_ports(ports, text))
     if "*" in host:
         raise PolicyError(
-            f"a host with '*' ({text!r}) is not supported by this version",
-            hint="name each host; leave `hosts` out to speak about every destination",
+            f"{text!r} has a '*' in the middle of a name",
+            hint="write '*.example.com' for all names beneath one, or '*' for any name",
         )
     network = _network(host)
     if network is not None:
@@ -212,6 +229,11 @@ def _network(host: str) -> Network | None:
 
 def _name(host: str, text: str) -> str:
     name = host.rstrip(".").lower() if host.count(".") else host.lower()
+    if not _AMBIGUOUS.isdisjoint(name):
+        raise PolicyError(
+            f"{text!r} has two ASCII forms, an old and a new one (UTS 46)",
+            hint="write the one that is meant, 'xn--…'",
+        )
     if not name.isascii():
         try:
             name = name.encode("idna").decode()

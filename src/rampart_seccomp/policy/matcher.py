@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable
 import attrs
 
 from rampart_seccomp.events import (
-    Address,
     ConnectEvent,
     Event,
     ExecEvent,
@@ -36,12 +35,9 @@ from rampart_seccomp.policy.terms import FILE_OPERATIONS, VERDICTS
 
 __all__ = ["Entry", "Match", "Matcher"]
 
-DNS_PORT = 53
-
 NAMELESS = "built-in: a program without a name (memfd or deleted file)"
 PROTECTED = "built-in: Rampart's own files"
 PLANTED = "built-in: code that the harness runs"
-NAME_SERVER = "built-in: the host's name server"
 FOREIGN_SOCKET = "built-in: unix sockets made outside the tree need a rule"
 OWN_SOCKET = "built-in: unix socket of the same tree"
 
@@ -56,8 +52,10 @@ class Matcher:
         home: Real path of the home that ``~`` means.
         directory: Real path of the directory that ``./`` means.
         ordered: What is built in and the rules, in the order in which they speak.
-        host_names: Host names in the policy; the broker resolves them.
-        resolvers: Name servers that must be reached, as the policy has host names.
+        host_patterns: All patterns of ``hosts:``, those of exceptions and grants included.
+        host_names: The exact host names among them.
+        judges_names: True if some of them is about names: then the broker answers DNS.
+        substitutes: Files of which the broker then gives a version of its own.
         process_operations: Operations on which some rule or exception asks who acts (`programs`, `within`):
             their events need a process with its lineage.
         needs_process: True if there are any.
@@ -73,7 +71,7 @@ class Matcher:
         directory: bytes | None = None,
         protected: Iterable[bytes] = (),
         planted: Iterable[bytes] = (),
-        resolvers: Iterable[Address] = (),
+        substitutes: Iterable[bytes] = (),
         anchors: Anchors | None = None,
     ) -> None:
         self.policy = policy
@@ -105,16 +103,20 @@ class Matcher:
         self.needs_process = bool(self.process_operations)
         self.needs_environment = any(entry.asks_for("env") for entry in entries)
         self._grants = GrantIndex(policy.grants)
-        self.host_names = frozenset(
-            name for grant in policy.grants if (name := grant.host_name) is not None
-        ) | frozenset(
-            host.name
-            for entry in self.entries[Operation.CONNECT]
-            for conditions in (entry.conditions, *entry.excepts)
-            for host in conditions.hosts
-            if host.name is not None
+        self.host_patterns = tuple(
+            dict.fromkeys(
+                [pattern for grant in policy.grants if (pattern := grant.host_pattern) is not None]
+                + [
+                    host
+                    for entry in self.entries[Operation.CONNECT]
+                    for conditions in (entry.conditions, *entry.excepts)
+                    for host in conditions.hosts
+                ]
+            )
         )
-        self.resolvers = frozenset(resolvers) if self.host_names else frozenset()
+        self.host_names = frozenset(host.name for host in self.host_patterns if host.name is not None)
+        self.judges_names = any(host.by_name for host in self.host_patterns)
+        self.substitutes = frozenset(substitutes) if self.judges_names else frozenset()
         self._defaults = {
             operation: Decision(verdict=verdict, operation=operation, reason="default")
             for operation, verdict in policy.default.items()
@@ -197,16 +199,7 @@ class Matcher:
             if event.in_tree:
                 return Decision(verdict="allow", operation=event.operation, reason=OWN_SOCKET)
             return Decision(verdict="deny", operation=event.operation, reason=FOREIGN_SOCKET)
-        default = self._defaults[event.operation]
-        if (
-            isinstance(event, ConnectEvent)
-            and event.port == DNS_PORT
-            and event.address in self.resolvers
-            and default.verdict == "deny"
-        ):
-            # A policy that allows names must let them be looked up. What that lets out: threat model.
-            return Decision(verdict="allow", operation=event.operation, reason=NAME_SERVER)
-        return default
+        return self._defaults[event.operation]
 
     def widens(self, old: bytes, new: bytes, *, directory: bool, program: bool = True) -> Decision | None:
         """Say whether something would be less restricted under a new name than under the old one.

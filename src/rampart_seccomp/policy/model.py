@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import attrs
 
 from rampart_seccomp.errors import PolicyError
-from rampart_seccomp.events import Address, Operation
+from rampart_seccomp.events import Operation
 from rampart_seccomp.policy.environment import Environment
 from rampart_seccomp.policy.exemptions import Exemption
 from rampart_seccomp.policy.features import to_features
@@ -291,7 +291,7 @@ class Policy:
         directory: bytes | None = None,
         protected: Iterable[bytes] = (),
         planted: Iterable[bytes] = (),
-        resolvers: Iterable[Address] = (),
+        substitutes: Iterable[bytes] = (),
     ) -> Matcher:
         """Bind the policy to a place: what ``~``, ``./`` and the named sets mean is fixed from here on.
 
@@ -300,8 +300,8 @@ class Policy:
             directory: Launch directory; None for the working directory of this process.
             protected: Rampart's own files: nothing in the tree may write them, nor anything beneath them.
             planted: The same for directories with code that the harness runs.
-            resolvers: Name servers, which may be asked if a rule or grant names a host, unless a rule
-                restricts that.
+            substitutes: Real paths of files of which the broker gives a version of its own if a rule or
+                grant names a host.
         """
         from rampart_seccomp.policy.matcher import Matcher
 
@@ -311,7 +311,7 @@ class Policy:
             directory=directory,
             protected=protected,
             planted=planted,
-            resolvers=resolvers,
+            substitutes=substitutes,
         )
 
 

@@ -10,7 +10,7 @@ from types import MappingProxyType
 import attrs
 
 from rampart_seccomp.errors import PolicyError
-from rampart_seccomp.events import Address, Event, FileEvent, Operation
+from rampart_seccomp.events import Event, FileEvent, Operation
 from rampart_seccomp.policy.decisions import Decision
 from rampart_seccomp.policy.environment import StackedEnvironment
 from rampart_seccomp.policy.grants import Grant
@@ -141,10 +141,10 @@ class Stack:
         directory: bytes | None = None,
         protected: Iterable[bytes] = (),
         planted: Iterable[bytes] = (),
-        resolvers: Iterable[Address] = (),
+        substitutes: Iterable[bytes] = (),
     ) -> StackMatcher:
         """Bind all layers to a place; arguments as for `Policy.matcher`."""
-        protected, planted, resolvers = tuple(protected), tuple(planted), tuple(resolvers)
+        protected, planted, substitutes = tuple(protected), tuple(planted), tuple(substitutes)
         return StackMatcher(
             self,
             [
@@ -153,7 +153,7 @@ class Stack:
                     directory=directory,
                     protected=protected,
                     planted=planted,
-                    resolvers=resolvers,
+                    substitutes=substitutes,
                 )
                 for layer in self.layers
             ],
@@ -168,7 +168,7 @@ class StackMatcher:
         layers: The matchers of its layers.
         home: Real path of the home that ``~`` means.
         directory: Real path of the directory that ``./`` means.
-        host_names: Host names in any layer; the broker resolves them.
+        host_patterns, host_names, judges_names, substitutes: As of a `Matcher`; what any layer has.
         process_operations, needs_process, needs_environment: As of a `Matcher`; what any layer needs.
     """
 
@@ -177,7 +177,12 @@ class StackMatcher:
         self.layers = tuple(layers)
         self.home = layers[0].home
         self.directory = layers[0].directory
+        self.host_patterns = tuple(
+            dict.fromkeys(pattern for layer in layers for pattern in layer.host_patterns)
+        )
         self.host_names = frozenset[str]().union(*(layer.host_names for layer in layers))
+        self.judges_names = any(layer.judges_names for layer in layers)
+        self.substitutes = frozenset[bytes]().union(*(layer.substitutes for layer in layers))
         self.process_operations = frozenset[Operation]().union(
             *(layer.process_operations for layer in layers)
         )

@@ -13,7 +13,8 @@ nodes      the patterns as one tree: a loop (behind ``**``) or not, the loop tha
            the conditions whose paths are matched here
 edges      node, literal or wildcard, node; the wildcards count on where the literals end
 layers     of a stack, with their defaults; the entries of the first layer come first
-entries    rules in the order in which they speak, then grants, then the host's name servers
+entries    rules in the order in which they speak, then grants, then what is a question anyhow:
+           DNS, and files of which the broker gives a version of its own
 conditions of the entries: each one's own, then its exceptions
 tests      networks and ports, one of which must hold
 ========== ==========================================================================================
@@ -26,12 +27,12 @@ import re
 import struct
 from collections.abc import Iterable, Iterator
 
-from rampart_seccomp.events import Operation
+from rampart_seccomp.events import DNS_PORT, Operation
 from rampart_seccomp.policy.conditions import Conditions, Entry
 from rampart_seccomp.policy.globs import AnyComponents, Tail, Wildcard, bracket
 from rampart_seccomp.policy.grants import Grant
 from rampart_seccomp.policy.hosts import HostPattern, LocalPattern, Network, Ports, parse_host, parse_local
-from rampart_seccomp.policy.matcher import DNS_PORT, Matcher
+from rampart_seccomp.policy.matcher import Matcher
 from rampart_seccomp.policy.stack import AnyMatcher, StackMatcher
 from rampart_seccomp.policy.terms import FILE_OPERATIONS, VERDICTS
 
@@ -48,7 +49,7 @@ _SECTIONS = (
 _OPERATIONS = tuple(Operation)
 _BIT = {operation: 1 << place for place, operation in enumerate(_OPERATIONS)}
 _JUDGED = FILE_OPERATIONS | {Operation.EXEC, Operation.CONNECT, Operation.LISTEN}
-_GRANT, _RESOLVER = len(VERDICTS), len(VERDICTS) + 1
+_GRANT, _QUESTION = len(VERDICTS), len(VERDICTS) + 1
 _LOGS, _RULE = 1, 2
 _BY_PATH, _BY_ADDRESS, _BY_OTHER, _BY_COMMAND, _BY_VARIABLE = 1, 2, 4, 8, 16
 _VARIABLES = b"\0"
@@ -130,12 +131,13 @@ class _Tables:
             self._add_entry(entry)
         for grant in layer.policy.grants:
             self._add_grant(grant)
-        for address in sorted(layer.resolvers, key=str):
-            test = self._test(_network_of(str(address).partition("%")[0]), ((DNS_PORT, DNS_PORT),))
-            self._write_entry(_BIT[Operation.CONNECT], _RESOLVER)
-            # An address with a scope is another one than without, and in the tables there are no scopes.
-            flags = _BY_ADDRESS | (_BY_OTHER if "%" in str(address) else 0)
-            self._write_condition(flags, [test])
+        if layer.judges_names:
+            self._write_entry(_BIT[Operation.CONNECT], _QUESTION)
+            self._write_condition(_BY_ADDRESS, [self._test(None, ((DNS_PORT, DNS_PORT),))])
+        for path in sorted(layer.substitutes):
+            self._write_entry(_BIT[Operation.READ], _QUESTION)
+            self.tree.add(tuple(name for name in path.split(b"/") if name), self._next_condition)
+            self._write_condition(_BY_PATH, [])
         for tail, slot in layer.automaton.patterns():
             condition = self.slots.get(slot.bit_length())
             if condition is not None:
@@ -298,10 +300,6 @@ def _spans(lengths: Iterable[int]) -> Iterator[tuple[int, int]]:
     for length in lengths:
         yield first, length
         first += length
-
-
-def _network_of(address: str) -> Network | None:
-    return parse_local(f"[{address}]" if ":" in address else address).network
 
 
 def _items(text: bytes) -> list[int | bytes]:
