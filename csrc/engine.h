@@ -22,6 +22,8 @@ void rs_names_free(struct rs_names *names);
 int rs_names_hold(struct rs_names *names);  /* alone: names move, or must not change at all */
 int rs_names_share(struct rs_names *names); /* with others that add or remove single entries */
 int rs_names_release(struct rs_names *names);
+/* How often somebody began or ended to hold it alone: odd while somebody does, the same as before if nothing moved. */
+uint64_t rs_names_moves(const struct rs_names *names);
 
 /* who.c: the process and its ancestors, as records have them; see there. -ESRCH, -E2BIG; size is RS_WHO_ROOM. */
 int64_t rs_describe(pid_t pid, pid_t launcher, char *buffer, size_t size);
