@@ -159,6 +159,7 @@ struct rs_record {
 #define RS_RECORD_REQUIRED 2
 struct rs_numbers {
     int32_t open, openat, creat, unlink, unlinkat, rmdir, mkdir, mkdirat, connect, sendto, sendmsg;
+    int32_t chmod, fchmod, fchmodat, chown, lchown, fchown, fchownat, utimensat;
     int32_t setuid, setgid, setreuid, setregid, setresuid, setresgid, setfsuid, setfsgid, setgroups, capset, prctl, umask;
 };
 struct rs_engine;

@@ -130,6 +130,17 @@ struct rs_straight {
     char name[PATH_MAX];
 };
 
+/* A change of what is said about a file. */
+struct rs_metadata {
+    enum { RS_MODE, RS_OWNER, RS_TIMES } kind;
+    mode_t mode;
+    uid_t uid;
+    gid_t gid;
+    uint64_t address; /* of the times in the target (utimensat(2)); 0: now */
+    int now;
+    int64_t times[4];
+};
+
 /* held.c */
 int64_t held_clock(void);
 struct rs_task *held_task(struct rs_held *held);
@@ -164,15 +175,19 @@ int held_straight(const struct rs_held *held, int dirfd, const char *path, struc
 int held_open_name(const char *path, int flags);
 int held_is_still(const struct rs_held *held, const struct rs_straight *straight);
 int held_is_missing(const struct rs_held *held, int dirfd, const struct rs_straight *straight);
+void held_take_name(struct rs_effects *effects, const struct rs_straight *straight);
+int held_name_pin(const struct rs_held *held, int pin, const struct rs_straight *straight, struct rs_effects *effects);
 int held_is_straight(const struct rs_held *held, const struct rs_straight *straight, int fd);
 
 /* engine.c: to be asked before anything that may wait for others; -EAGAIN if nobody would be left to receive. */
 int held_may_block(struct rs_held *held);
 
-/* held_open.c, held_names.c, held_sockets.c */
+/* held_open.c, held_names.c, held_metadata.c, held_sockets.c */
 enum rs_outcome held_open(struct rs_held *held, int dirfd, uint64_t path, uint64_t flags, uint64_t mode);
 enum rs_outcome held_remove(struct rs_held *held, int dirfd, uint64_t path, int flags);
 enum rs_outcome held_make_directory(struct rs_held *held, int dirfd, uint64_t path, uint64_t mode);
+enum rs_outcome held_change_open(struct rs_held *held, int fd, struct rs_metadata *change);
+enum rs_outcome held_change(struct rs_held *held, int dirfd, uint64_t path, int flags, struct rs_metadata *change);
 enum rs_outcome held_connect(struct rs_held *held, int fd, uint64_t address, uint64_t length);
 enum rs_outcome held_sendto(struct rs_held *held, const uint64_t *args);
 enum rs_outcome held_sendmsg(struct rs_held *held, const uint64_t *args);

@@ -115,26 +115,6 @@ static void add_opening(struct rs_effects *effects, int flags)
         held_add(effects, RS_MODIFY);
 }
 
-static void take_name(struct rs_effects *effects, const struct rs_straight *straight)
-{
-    memcpy(effects->path, straight->name, straight->length + 1);
-    effects->length = straight->length;
-}
-
-/* Find the real name of a pin; that of a straight path, unless it is NULL, is known. */
-static int name_pin(const struct rs_held *held, int pin, const struct rs_straight *straight, struct rs_effects *effects)
-{
-    if (straight && held_is_straight(held, straight, pin)) {
-        take_name(effects, straight);
-        return 0;
-    }
-    int length = held_name(held, pin, effects->path, PATH_MAX);
-    if (length < 0)
-        return length;
-    effects->length = (size_t)length;
-    return 0;
-}
-
 /*
  * Open a pinned object, by its name if that works out: a walk through procfs costs more. What opening would do to the
  * file is done through the pin alone.
@@ -166,7 +146,7 @@ static enum rs_outcome open_pinned(struct rs_held *held, const struct rs_identit
         return RS_QUESTION;
     if ((S_ISREG(st.st_mode) || directory) && !is_plain(&st, pin))
         return RS_QUESTION;
-    if (name_pin(held, pin, straight, &effects) < 0)
+    if (held_name_pin(held, pin, straight, &effects) < 0)
         return RS_QUESTION;
     effects.count = 0;
     effects.opens = 1;
@@ -237,7 +217,7 @@ static enum rs_outcome give_straight(struct rs_held *held, const struct rs_strai
 {
     struct rs_effects effects;
     int allowed;
-    take_name(&effects, straight);
+    held_take_name(&effects, straight);
     effects.count = 0;
     effects.opens = 1;
     add_opening(&effects, flags);
@@ -330,7 +310,7 @@ static int create_straight(struct rs_held *held, const struct rs_identity *as, c
 {
     struct rs_effects effects;
     int allowed;
-    take_name(&effects, straight);
+    held_take_name(&effects, straight);
     effects.count = 0;
     effects.opens = 1;
     held_add(&effects, RS_CREATE);

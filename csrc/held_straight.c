@@ -141,3 +141,23 @@ int held_is_missing(const struct rs_held *held, int dirfd, const struct rs_strai
     int length = base_name(held, dirfd, now);
     return length >= 0 && (size_t)length == straight->base && memcmp(now, straight->path, straight->base) == 0;
 }
+
+void held_take_name(struct rs_effects *effects, const struct rs_straight *straight)
+{
+    memcpy(effects->path, straight->name, straight->length + 1);
+    effects->length = straight->length;
+}
+
+/* Find the real name of a pin; that of a straight path, unless it is NULL, is known. */
+int held_name_pin(const struct rs_held *held, int pin, const struct rs_straight *straight, struct rs_effects *effects)
+{
+    if (straight && held_is_straight(held, straight, pin)) {
+        held_take_name(effects, straight);
+        return 0;
+    }
+    int length = held_name(held, pin, effects->path, PATH_MAX);
+    if (length < 0)
+        return length;
+    effects->length = (size_t)length;
+    return 0;
+}

@@ -186,25 +186,47 @@ def test_a_fifo_has_one_reader(place: Path) -> None:
     assert (done.stdout, done.stderr) == ("done\n", "")
 
 
-@pytest.mark.parametrize("path", ["file", "./file", "directory/../file", "missing", "directory"])
-def test_the_interpreter_is_not_asked(place: Path, path: str) -> None:
-    """Files, directories and what is not there are answered in C, however the path is spelt."""
+def _counts(process: rampart.Popen[str]) -> tuple[int, int]:
+    engine = process.session._engine
+    assert engine is not None
+    return engine.counts
+
+
+CALLS = {
+    **{
+        f"open {path}": f"os.close(os.open({path!r}, os.O_RDONLY))"
+        for path in ("file", "./file", "directory")
+    },
+    "open from below": "os.close(os.open('directory/../file', os.O_RDWR))",
+    "open missing": "os.open('missing', os.O_RDONLY)",
+    "create": "os.close(os.open('new', os.O_WRONLY | os.O_CREAT | os.O_EXCL)); os.unlink('new')",
+    "truncate": "os.close(os.open('file', os.O_WRONLY | os.O_CREAT | os.O_TRUNC))",
+    "chmod": "os.chmod('file', 0o600); os.chmod(opened, 0o600)",
+    "chown": "os.chown('file', -1, -1); os.lchown('link', -1, -1); os.chown(opened, -1, -1)",
+    "utime": "os.utime('file'); os.utime(opened, (1, 2)); os.utime('link', (1, 2), follow_symlinks=False)",
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_the_interpreter_is_not_asked(place: Path, call: str) -> None:
+    """Plain files and directories, and what is not there, are answered in C, however the path is spelt."""
     (place / "file").write_text("x")
+    (place / "link").symlink_to("file")
     (place / "directory").mkdir()
     code = (
         "import os, sys\n"
+        "opened = os.open('file', os.O_RDONLY)\n"
         "for _ in range(500):\n"
         "    try:\n"
-        "        os.close(os.open(sys.argv[1], os.O_RDONLY))\n"
+        f"        {CALLS[call]}\n"
         "    except FileNotFoundError:\n"
         "        pass\n"
         "print('ready', flush=True)\n"
         "sys.stdin.readline()\n"
     )
-    policy = JUDGED
-    with rampart.Broker(policy) as broker:
+    with rampart.Broker(JUDGED) as broker:
         process = rampart.Popen(
-            [*PYTHON, "-c", code, path],
+            [*PYTHON, "-c", code],
             broker=broker,
             cwd=place,
             stdin=subprocess.PIPE,
@@ -214,9 +236,7 @@ def test_the_interpreter_is_not_asked(place: Path, path: str) -> None:
         with process:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
-            engine = process.session._engine
-            assert engine is not None
-            answered, asked = engine.counts
+            answered, asked = _counts(process)
             process.kill()
     assert answered >= 500
     assert asked < 20
