@@ -157,6 +157,7 @@ struct rs_record {
 /* engine.c */
 #define RS_RECORD_ALL 1
 #define RS_RECORD_REQUIRED 2
+#define RS_RECORD_LOGGED 4
 struct rs_numbers {
     int32_t open, openat, creat, unlink, unlinkat, rmdir, mkdir, mkdirat, connect, sendto, sendmsg;
     int32_t chmod, fchmod, fchmodat, chown, lchown, fchown, fchownat, utimensat;

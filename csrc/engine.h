@@ -29,6 +29,7 @@ uint64_t rs_names_moves(const struct rs_names *names);
 int64_t rs_describe(pid_t pid, pid_t launcher, char *buffer, size_t size);
 
 #define RS_RECORD_ALL 1      /* keep records of allowed calls, too */
+#define RS_RECORD_LOGGED 4   /* of those that are allowed by a rule which wants that */
 #define RS_RECORD_REQUIRED 2 /* deny what finds no room for its record; else that is a question */
 
 /* The numbers of the calls that the engine takes; all others are questions. From the table of system calls. */

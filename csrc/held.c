@@ -424,7 +424,8 @@ static void put(struct rs_held *held, const struct rs_effects *effects, const st
 
 static int kept(const struct rs_held *held, const struct rs_verdict *verdict)
 {
-    return verdict->answer != RS_ALLOW || verdict->log || (held->reign->flags & RS_RECORD_ALL);
+    return verdict->answer != RS_ALLOW || (held->reign->flags & RS_RECORD_ALL) ||
+           (verdict->log && (held->reign->flags & RS_RECORD_LOGGED));
 }
 
 /* Make sure that what must be on record can be: with room for it, and with who did it. Instead of what was before. */
