@@ -11,7 +11,8 @@ TABLES = ["tables.c", "patterns.c", "rules.c", "walker.c"]
 """Sources that evaluate compiled policies, and need nothing else."""
 SOURCES = [
     *("listener.c", "target.c", "resolve.c", "files.c", "sockets.c", "identity.c", "names.c"),
-    *("engine.c", "held.c", "held_open.c", "held_names.c", "held_sockets.c", "held_exec.c", "flights.c"),
+    *("engine.c", "flights.c", "held.c", "held_straight.c"),
+    *("held_open.c", "held_names.c", "held_metadata.c", "held_sockets.c", "held_exec.c"),
     *("who.c", "journal.c", *TABLES),
 ]
 HEADERS = [

@@ -23,16 +23,20 @@ void rs_names_free(struct rs_names *names);
 int rs_names_hold(struct rs_names *names);  /* alone: names move, or must not change at all */
 int rs_names_share(struct rs_names *names); /* with others that add or remove single entries */
 int rs_names_release(struct rs_names *names);
+/* How often somebody began or ended to hold it alone: odd while somebody does, the same as before if nothing moved. */
+uint64_t rs_names_moves(const struct rs_names *names);
 
 /* who.c: the process and its ancestors, as records have them; see there. -ESRCH, -E2BIG; size is RS_WHO_ROOM. */
 int64_t rs_describe(pid_t pid, pid_t launcher, char *buffer, size_t size);
 
 #define RS_RECORD_ALL 1      /* keep records of allowed calls, too */
+#define RS_RECORD_LOGGED 4   /* of those that are allowed by a rule which wants that */
 #define RS_RECORD_REQUIRED 2 /* deny what finds no room for its record; else that is a question */
 
 /* The numbers of the calls that the engine takes; all others are questions. From the table of system calls. */
 struct rs_numbers {
     int32_t open, openat, creat, unlink, unlinkat, rmdir, mkdir, mkdirat, connect, sendto, sendmsg, execve, execveat;
+    int32_t chmod, fchmod, fchmodat, chown, lchown, fchown, fchownat, utimensat;
     int32_t setuid, setgid, setreuid, setregid, setresuid, setresgid, setfsuid, setfsgid, setgroups, capset, prctl, umask;
 };
 

@@ -1,6 +1,7 @@
 /* File calls performed on pins, with the target's rights. Names are single components below a pinned parent. */
 #include "rampart.h"
 
+#include <linux/openat2.h>
 #include <sys/syscall.h>
 #include <sys/xattr.h>
 
@@ -34,23 +35,35 @@ int rs_open(const struct rs_identity *as, int pin, int flags)
     return rs_result(open(rs_fd_path(pin).text, flags | OWN_FLAGS));
 }
 
-/* Create and open; -EEXIST if something is there by now. */
-int rs_create(const struct rs_identity *as, int parent, const char *name, int flags, mode_t mode)
+/* `resolve` is of openat2(2). */
+static int create(const struct rs_identity *as, int parent, const char *name, int flags, mode_t mode, uint64_t resolve)
 {
     ACT_AS(as);
     rs_assume_umask(as);
+    /* Where the umask is the harness's: create closed, then say the mode. */
+    const int closed = as && !rs_owns_umask();
     /* O_EXCL follows no link (open(2)); O_NOFOLLOW would show in F_GETFL. */
     flags = (flags & ~(O_TRUNC | O_PATH)) | O_CREAT | O_EXCL | OWN_FLAGS;
-    if (!as || rs_owns_umask())
-        return rs_result(openat(parent, name, flags, mode));
-    /* The umask is the harness's: create closed, then say the mode. */
-    int fd = openat(parent, name, flags, 0);
-    if (fd >= 0 && fchmod(fd, (mode_t)mode_bits(as, mode)) < 0) {
+    struct open_how how = {.flags = (unsigned int)flags, .mode = closed ? 0 : mode, .resolve = resolve};
+    int fd = rs_result(syscall(SYS_openat2, parent, name, &how, sizeof how));
+    if (fd >= 0 && closed && fchmod(fd, (mode_t)mode_bits(as, mode)) < 0) {
         int rc = -errno;
         rs_close_fd(&fd);
         return rc;
     }
-    return rs_result(fd);
+    return fd;
+}
+
+/* Create and open; -EEXIST if something is there by now. */
+int rs_create(const struct rs_identity *as, int parent, const char *name, int flags, mode_t mode)
+{
+    return create(as, parent, name, flags, mode, 0);
+}
+
+/* The same at an absolute path; -ELOOP if a symbolic link is on the way. */
+int rs_create_straight(const struct rs_identity *as, const char *path, int flags, mode_t mode)
+{
+    return create(as, AT_FDCWD, path, flags, mode, RESOLVE_NO_SYMLINKS);
 }
 
 int rs_tmpfile(const struct rs_identity *as, int directory, int flags, mode_t mode)

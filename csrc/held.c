@@ -289,7 +289,13 @@ int held_plain_type(int fd)
     struct statfs fs;
     if (fstatfs(fd, &fs) < 0)
         return -errno;
-    switch ((uint32_t)fs.f_type) {
+    return held_is_plain_type((uint32_t)fs.f_type);
+}
+
+/* `type` is that of statfs(2). */
+int held_is_plain_type(uint32_t type)
+{
+    switch (type) {
     case EXT4_SUPER_MAGIC:
     case XFS_SUPER_MAGIC:
     case BTRFS_SUPER_MAGIC:
@@ -423,12 +429,17 @@ static void put_effect(struct rs_held *held, const struct rs_effects *effects, c
 
 static int kept(const struct rs_held *held, const struct rs_verdict *verdict)
 {
-    return verdict->answer != RS_ALLOW || verdict->log || (held->reign->flags & RS_RECORD_ALL);
+    return verdict->answer != RS_ALLOW || (held->reign->flags & RS_RECORD_ALL) ||
+           (verdict->log && (held->reign->flags & RS_RECORD_LOGGED));
 }
 
-/* Make sure that what must be on record can be: with room for it, and with who did it. */
+/* Make sure that what must be on record can be: with room for it, and with who did it. Instead of what was before. */
 static int prepare_record(struct rs_held *held, unsigned count)
 {
+    if (held->reserved) {
+        rs_journal_drop(held->engine->records, held->reserved);
+        held->reserved = 0;
+    }
     if (count == 0)
         return 0;
     struct rs_task *task = held_task(held);
@@ -474,6 +485,15 @@ static int decide(const struct rs_held *held, const struct rs_effects *effects, 
                                  effects->length, effects->port, out);
     return rs_decide_path(held->reign->tables, held->worker->walker, operation, effects->path, effects->length,
                           out);
+}
+
+/* 1 if the tables allow it by themselves. Nothing is recorded, and nobody answered. */
+int held_allows(const struct rs_held *held, enum rs_operation operation, const struct rs_straight *straight)
+{
+    struct rs_verdict verdict;
+    return rs_decide_path(held->reign->tables, held->worker->walker, operation, straight->name, straight->length,
+                          &verdict) == 0 &&
+           verdict.answer == RS_ALLOW;
 }
 
 /*

@@ -130,6 +130,26 @@ struct rs_effects {
     char path[RS_PATH_ROOM]; /* or the bytes of an IP address */
 };
 
+/* A path, and the name of what it leads to if no symbolic link is on the way. */
+struct rs_straight {
+    uint64_t moves; /* rs_names_moves, when the name was found */
+    size_t base;    /* length of the directory that a relative path begins at; 0: it is none */
+    size_t length;  /* of the name */
+    char path[PATH_MAX]; /* absolute */
+    char name[PATH_MAX];
+};
+
+/* A change of what is said about a file. */
+struct rs_metadata {
+    enum { RS_MODE, RS_OWNER, RS_TIMES } kind;
+    mode_t mode;
+    uid_t uid;
+    gid_t gid;
+    uint64_t address; /* of the times in the target (utimensat(2)); 0: now */
+    int now;
+    int64_t times[4];
+};
+
 /* held.c */
 int64_t held_clock(void);
 struct rs_task *held_task(struct rs_held *held);
@@ -147,9 +167,11 @@ int held_valid(const struct rs_held *held);
 int held_has_descriptor(struct rs_held *held);
 int held_plain_file_system(int fd);
 int held_plain_type(int fd);
+int held_is_plain_type(uint32_t type);
 int held_name(const struct rs_held *held, int fd, char *path, size_t size);
 int held_child_name(const struct rs_held *held, int parent, const char *name, char *path, size_t size);
 void held_add(struct rs_effects *effects, enum rs_operation operation);
+int held_allows(const struct rs_held *held, enum rs_operation operation, const struct rs_straight *straight);
 enum rs_outcome held_judge(struct rs_held *held, struct rs_effects *effects, int *allowed);
 void held_record(struct rs_held *held, const struct rs_effects *effects, int error);
 int held_reserve_starts(struct rs_held *held, const struct rs_verdict *verdicts, unsigned count,
@@ -160,15 +182,26 @@ enum rs_outcome held_fail(struct rs_held *held, int error);
 void held_forget(struct rs_task *task);
 char *held_buffer(struct rs_held *held);
 
+/* held_straight.c */
+int held_straight(const struct rs_held *held, int dirfd, const char *path, struct rs_straight *out);
+int held_open_name(const char *path, int flags);
+int held_is_still(const struct rs_held *held, const struct rs_straight *straight);
+int held_is_missing(const struct rs_held *held, int dirfd, const struct rs_straight *straight);
+void held_take_name(struct rs_effects *effects, const struct rs_straight *straight);
+int held_name_pin(const struct rs_held *held, int pin, const struct rs_straight *straight, struct rs_effects *effects);
+int held_is_straight(const struct rs_held *held, const struct rs_straight *straight, int fd);
+
 /* engine.c: to be asked before anything that may wait for others; -EAGAIN if nobody would be left to receive. */
 int held_may_block(struct rs_held *held);
 /* engine.c: take in what the launcher has said of execs. */
 void held_hear(struct rs_engine *engine);
 
-/* held_open.c, held_names.c, held_sockets.c, held_exec.c */
+/* held_open.c, held_names.c, held_metadata.c, held_sockets.c, held_exec.c */
 enum rs_outcome held_open(struct rs_held *held, int dirfd, uint64_t path, uint64_t flags, uint64_t mode);
 enum rs_outcome held_remove(struct rs_held *held, int dirfd, uint64_t path, int flags);
 enum rs_outcome held_make_directory(struct rs_held *held, int dirfd, uint64_t path, uint64_t mode);
+enum rs_outcome held_change_open(struct rs_held *held, int fd, struct rs_metadata *change);
+enum rs_outcome held_change(struct rs_held *held, int dirfd, uint64_t path, int flags, struct rs_metadata *change);
 enum rs_outcome held_connect(struct rs_held *held, int fd, uint64_t address, uint64_t length);
 enum rs_outcome held_sendto(struct rs_held *held, const uint64_t *args);
 enum rs_outcome held_sendmsg(struct rs_held *held, const uint64_t *args);

@@ -4,15 +4,60 @@
  */
 #include "held.h"
 
+/* An entry of a directory. */
+struct entry {
+    struct rs_pin pin;           /* without its object where the path is straight */
+    struct rs_straight straight; /* the path, */
+    int is_straight;             /* if no link is on the way to the directory */
+};
+
+/* Pin the directory at the end of a straight path, and look at the entry. -EAGAIN: look closer. */
+static int pin_straight(struct rs_held *held, const struct rs_identity *as, int dirfd, const char *path,
+                        struct entry *entry)
+{
+    struct rs_pin *pin = &entry->pin;
+    struct rs_straight *straight = &entry->straight;
+    struct stat st, directory;
+    const char *given = strrchr(path, '/');
+    const char *name = given ? given + 1 : path;
+    const size_t length = strlen(name);
+    if (length == 0 || length > NAME_MAX || strcmp(name, ".") == 0 || strcmp(name, "..") == 0 ||
+        held_straight(held, dirfd, path, straight) < 0 || rs_assume(as) < 0)
+        return -EAGAIN;
+    char *slash = strrchr(straight->path, '/');
+    *slash = 0;
+    pin->parent = held_open_name(slash == straight->path ? "/" : straight->path, O_PATH | O_DIRECTORY);
+    *slash = '/';
+    int rc = pin->parent < 0 ? pin->parent : rs_result(fstatat(pin->parent, name, &st, AT_SYMLINK_NOFOLLOW));
+    rs_resume();
+    if (pin->parent < 0 || (rc < 0 && rc != -ENOENT) || fstat(pin->parent, &directory) < 0)
+        return -EAGAIN;
+    /* What is mounted there is looked at more closely. */
+    if (held_plain_file_system(pin->parent) <= 0 || (rc == 0 && st.st_dev != directory.st_dev) ||
+        !held_is_missing(held, dirfd, straight))
+        return -EAGAIN;
+    pin->flags = rc == -ENOENT ? RS_PIN_MISSING : 0;
+    memcpy(pin->name, name, length + 1);
+    entry->is_straight = 1;
+    return 0;
+}
+
 /* Pin an entry: the last component is not followed. RS_ANSWERED if the call is over already. */
 static enum rs_outcome pin_entry(struct rs_held *held, const struct rs_identity *as, int dirfd, uint64_t address,
-                                 struct rs_pin *pin, int *pinned)
+                                 struct entry *entry, int *pinned)
 {
     char path[PATH_MAX];
+    struct rs_pin *pin = &entry->pin;
     *pinned = 0;
     int length = held_read_path(held, address, path);
     if (length <= 0)
         return RS_QUESTION;
+    if (pin_straight(held, as, dirfd, path, entry) == 0) {
+        *pinned = 1;
+        return RS_ANSWERED;
+    }
+    held_drop_pin(pin);
+    *pin = (struct rs_pin){.object = -1, .parent = -1};
     if (held_pin_entry(held, as, dirfd, path, pin) == 0) {
         if (held_plain_file_system(pin->parent) <= 0)
             return RS_QUESTION;
@@ -45,19 +90,23 @@ static enum rs_outcome pin_entry(struct rs_held *held, const struct rs_identity 
     return RS_ANSWERED;
 }
 
-static int name_of(const struct rs_held *held, const struct rs_pin *pin, char *path, size_t size)
+static int name_of(const struct rs_held *held, const struct entry *entry, char *path, size_t size)
 {
+    const struct rs_pin *pin = &entry->pin;
     return pin->object >= 0 ? held_name(held, pin->object, path, size)
                             : held_child_name(held, pin->parent, pin->name, path, size);
 }
 
 /* While names are held still: whether the call still waits, and the name still is what was judged. */
-static int as_judged(struct rs_held *held, const struct rs_pin *pin, const struct rs_effects *effects)
+static int as_judged(struct rs_held *held, const struct entry *entry, const struct rs_effects *effects)
 {
     char now[RS_PATH_ROOM];
-    int length = name_of(held, pin, now, sizeof now);
-    return length >= 0 && (size_t)length == effects->length && memcmp(now, effects->path, effects->length) == 0 &&
-           held_valid(held) == 0;
+    if (held_valid(held) < 0)
+        return 0;
+    if (entry->is_straight && held_is_still(held, &entry->straight))
+        return 1;
+    int length = name_of(held, entry, now, sizeof now);
+    return length >= 0 && (size_t)length == effects->length && memcmp(now, effects->path, effects->length) == 0;
 }
 
 static enum rs_outcome finish(struct rs_held *held, const struct rs_effects *effects, int rc)
@@ -82,32 +131,44 @@ static int carry_out(const struct change *change, const struct rs_identity *as, 
     return rs_mkdir(as, pin->parent, pin->name, change->mode);
 }
 
+static void drop_entry(struct entry *entry)
+{
+    held_drop_pin(&entry->pin);
+}
+
 static enum rs_outcome change_entry(struct rs_held *held, const struct rs_identity *as, int dirfd, uint64_t address,
                                     const struct change *change)
 {
     if (!as)
         return RS_QUESTION;
-    PIN_CLOSING struct rs_pin pin = {.object = -1, .parent = -1};
+    __attribute__((cleanup(drop_entry))) struct entry entry;
+    entry.pin = (struct rs_pin){.object = -1, .parent = -1};
+    entry.is_straight = 0;
     int pinned, allowed;
-    enum rs_outcome outcome = pin_entry(held, as, dirfd, address, &pin, &pinned);
+    enum rs_outcome outcome = pin_entry(held, as, dirfd, address, &entry, &pinned);
     if (!pinned)
         return outcome;
-    const int missing = (pin.flags & RS_PIN_MISSING) != 0;
+    const int missing = (entry.pin.flags & RS_PIN_MISSING) != 0;
     if (missing != (change->operation == RS_CREATE))
         return held_fail(held, missing ? ENOENT : EEXIST);
     struct rs_effects effects;
-    int length = name_of(held, &pin, effects.path, sizeof effects.path);
-    if (length < 0)
-        return RS_QUESTION;
-    effects.length = (size_t)length;
+    if (entry.is_straight) {
+        held_take_name(&effects, &entry.straight);
+    } else {
+        int length = name_of(held, &entry, effects.path, sizeof effects.path);
+        if (length < 0)
+            return RS_QUESTION;
+        effects.length = (size_t)length;
+    }
     effects.count = 0;
+    effects.opens = 0;
     held_add(&effects, change->operation);
     outcome = held_judge(held, &effects, &allowed);
     if (!allowed)
         return outcome;
     if (rs_names_share(held->engine->names) < 0)
         return RS_QUESTION;
-    int rc = as_judged(held, &pin, &effects) ? carry_out(change, as, &pin) : -ESTALE;
+    int rc = as_judged(held, &entry, &effects) ? carry_out(change, as, &entry.pin) : -ESTALE;
     (void)rs_names_release(held->engine->names);
     return finish(held, &effects, rc);
 }

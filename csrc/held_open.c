@@ -7,6 +7,7 @@
 #include <linux/openat2.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 
 #define KERNEL_O_LARGEFILE 0100000
 #define KERNEL_O_TMPFILE (O_TMPFILE & ~O_DIRECTORY)
@@ -66,15 +67,18 @@ static int pin_at_once(struct rs_held *held, const struct rs_identity *as, int d
     return fd;
 }
 
-/* fs.protected_regular, which the kernel asks for names only: 1 if it has nothing to say. */
-static int is_sticky_fine(const struct rs_pin *pin, const struct rs_identity *as)
+/* fs.protected_regular, which the kernel asks where O_CREAT is given: 1 if it has nothing to say. */
+static int is_sticky_fine(const struct stat *directory, const struct stat *st, const struct rs_identity *as)
+{
+    if (!(directory->st_mode & S_ISVTX) || !(directory->st_mode & (S_IWOTH | S_IWGRP)))
+        return 1;
+    return st->st_uid == directory->st_uid || st->st_uid == as->fsuid;
+}
+
+static int is_pin_sticky_fine(const struct rs_pin *pin, const struct rs_identity *as)
 {
     struct stat directory, st;
-    if (fstat(pin->parent, &directory) < 0 || fstat(pin->object, &st) < 0)
-        return 0;
-    if (!(directory.st_mode & S_ISVTX) || !(directory.st_mode & (S_IWOTH | S_IWGRP)))
-        return 1;
-    return st.st_uid == directory.st_uid || st.st_uid == as->fsuid;
+    return fstat(pin->parent, &directory) == 0 && fstat(pin->object, &st) == 0 && is_sticky_fine(&directory, &st, as);
 }
 
 /*
@@ -97,8 +101,41 @@ static enum rs_outcome hand_over(struct rs_held *held, const struct rs_effects *
     return number < 0 ? held_fail(held, -number) : held_reply(held, number);
 }
 
-/* What is there is opened from its pin. */
-static enum rs_outcome open_pinned(struct rs_held *held, const struct rs_identity *as, int pin, int flags)
+/* Whether the kernel's file systems, whose files are more than files, have nothing to do with it. */
+static int is_plain(const struct stat *st, int fd)
+{
+    return major(st->st_dev) != 0 || held_plain_type(fd) > 0;
+}
+
+static void add_opening(struct rs_effects *effects, int flags)
+{
+    if ((flags & O_ACCMODE) != O_WRONLY)
+        held_add(effects, RS_READ);
+    if ((flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC))
+        held_add(effects, RS_MODIFY);
+}
+
+/*
+ * Open a pinned object, by its name if that works out: a walk through procfs costs more. What opening would do to the
+ * file is done through the pin alone.
+ */
+static int reopen(const struct rs_held *held, const struct rs_identity *as, int pin, const struct stat *pinned,
+                  const char *name, int flags)
+{
+    struct stat st;
+    if (!(flags & O_TRUNC) && (S_ISREG(pinned->st_mode) || S_ISDIR(pinned->st_mode)) && rs_assume(as) == 0) {
+        int fd = held_open_name(name, (flags & ~(O_CREAT | O_EXCL)) | O_NOCTTY);
+        rs_resume();
+        if (fd >= 0 && fstat(fd, &st) == 0 && st.st_dev == pinned->st_dev && st.st_ino == pinned->st_ino)
+            return fd;
+        rs_close_fd(&fd);
+    }
+    return held_reopen(held, as, pin, flags);
+}
+
+/* What is there is opened from its pin. `straight` is the path that led there, or NULL. */
+static enum rs_outcome open_pinned(struct rs_held *held, const struct rs_identity *as, int pin, int flags,
+                                   const struct rs_straight *straight)
 {
     struct rs_effects effects;
     struct stat st;
@@ -107,23 +144,17 @@ static enum rs_outcome open_pinned(struct rs_held *held, const struct rs_identit
     const int directory = S_ISDIR(st.st_mode);
     if (!S_ISREG(st.st_mode) && !directory && !S_ISFIFO(st.st_mode) && !is_harmless_device(&st))
         return RS_QUESTION;
-    if ((S_ISREG(st.st_mode) || directory) && major(st.st_dev) == 0 && held_plain_type(pin) <= 0)
+    if ((S_ISREG(st.st_mode) || directory) && !is_plain(&st, pin))
         return RS_QUESTION;
-    int length = held_name(held, pin, effects.path, PATH_MAX);
-    if (length < 0)
+    if (held_name_pin(held, pin, straight, &effects) < 0)
         return RS_QUESTION;
-    effects.length = (size_t)length;
     effects.count = 0;
     effects.opens = 1;
-    const int access = flags & O_ACCMODE;
     if ((flags & O_DIRECTORY) && !directory)
         return fail(held, ENOTDIR);
-    if (directory && (access != O_RDONLY || (flags & (O_CREAT | O_TRUNC))))
+    if (directory && ((flags & O_ACCMODE) != O_RDONLY || (flags & (O_CREAT | O_TRUNC))))
         return fail(held, EISDIR);
-    if (access != O_WRONLY)
-        held_add(&effects, RS_READ);
-    if (access != O_RDONLY || (flags & O_TRUNC))
-        held_add(&effects, RS_MODIFY);
+    add_opening(&effects, flags);
     if ((flags & O_TRUNC) && !held_has_descriptor(held))
         return RS_QUESTION;
     int allowed;
@@ -135,7 +166,7 @@ static enum rs_outcome open_pinned(struct rs_held *held, const struct rs_identit
         return RS_ANSWERED;
     if (S_ISFIFO(st.st_mode) && !(flags & O_NONBLOCK) && held_may_block(held) < 0)
         return RS_QUESTION;
-    int fd = held_reopen(held, as, pin, flags);
+    int fd = reopen(held, as, pin, &st, effects.path, flags);
     if (fd == -EINTR)
         return held_valid(held) < 0 ? RS_ANSWERED : RS_QUESTION;
     if (fd < 0)
@@ -181,6 +212,186 @@ static enum rs_outcome create(struct rs_held *held, const struct rs_identity *as
     return hand_over(held, &effects, fd, flags);
 }
 
+/* Hand over what a straight path led to, open already, if that is allowed. */
+static enum rs_outcome give_straight(struct rs_held *held, const struct rs_straight *straight, int *fd, int flags)
+{
+    struct rs_effects effects;
+    int allowed;
+    held_take_name(&effects, straight);
+    effects.count = 0;
+    effects.opens = 1;
+    add_opening(&effects, flags);
+    if ((flags & O_TRUNC) && !held_has_descriptor(held))
+        return RS_QUESTION;
+    enum rs_outcome outcome = held_judge(held, &effects, &allowed);
+    if (!allowed)
+        return outcome;
+    if (flags & O_TRUNC) {
+        if (held_valid(held) < 0)
+            return RS_ANSWERED;
+        if (ftruncate(*fd, 0) < 0)
+            return fail_judged(held, &effects, errno);
+    }
+    return hand_over(held, &effects, rs_steal_fd(fd), flags);
+}
+
+/* Whether the tables allow all that opening what is there would do. */
+static int allows_opening(const struct rs_held *held, const struct rs_straight *straight, int flags)
+{
+    const int access = flags & O_ACCMODE;
+    if (access != O_WRONLY && !held_allows(held, RS_READ, straight))
+        return 0;
+    return (access == O_RDONLY && !(flags & O_TRUNC)) || held_allows(held, RS_MODIFY, straight);
+}
+
+/* Answer that nothing is there, with no link on the way. -EAGAIN: look closer. */
+static int miss_straight(struct rs_held *held, int dirfd, const struct rs_straight *straight, enum rs_outcome *outcome)
+{
+    if (!held_is_missing(held, dirfd, straight))
+        return -EAGAIN;
+    *outcome = held_valid(held) < 0 ? RS_ANSWERED : fail(held, ENOENT);
+    return 0;
+}
+
+/* Pin what a straight path leads to, where it seems that it may not be opened. -EAGAIN: look closer. */
+static int pin_straight(struct rs_held *held, const struct rs_identity *as, int dirfd,
+                        const struct rs_straight *straight, int flags, enum rs_outcome *outcome)
+{
+    if (rs_assume(as) < 0)
+        return -EAGAIN;
+    RS_CLOSING int pin = held_open_name(straight->path, O_PATH | (flags & (O_NOFOLLOW | O_DIRECTORY)));
+    rs_resume();
+    if (pin == -ENOENT)
+        return miss_straight(held, dirfd, straight, outcome);
+    if (pin < 0)
+        return -EAGAIN;
+    *outcome = open_pinned(held, as, pin, flags, straight);
+    return 0;
+}
+
+/* Whether it is a file or a directory: opening a FIFO waits, and opening a device has an effect. */
+static int is_harmless_kind(mode_t mode)
+{
+    return S_ISREG(mode) || S_ISDIR(mode);
+}
+
+/*
+ * Open what is there at the end of a straight path, in one walk, if it is what may be opened just so. Its kind is asked
+ * before and, since it may have been exchanged, afterwards. What opening does to a file is done last, when all is known.
+ * -EAGAIN: nothing has happened, look closer.
+ */
+static int open_straight(struct rs_held *held, const struct rs_identity *as, int dirfd,
+                         const struct rs_straight *straight, int flags, enum rs_outcome *outcome)
+{
+    struct stat st;
+    RS_CLOSING int fd = -EAGAIN;
+    if ((flags & O_TRUNC) && (flags & O_ACCMODE) == O_RDONLY)
+        return -EAGAIN; /* what is open for reading cannot be truncated */
+    if (rs_assume(as) < 0)
+        return -EAGAIN;
+    const int missing = fstatat(AT_FDCWD, straight->path, &st, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT;
+    if (missing)
+        fd = held_open_name(straight->path, O_PATH);
+    else if (is_harmless_kind(st.st_mode))
+        fd = held_open_name(straight->path, (flags & ~(O_CREAT | O_TRUNC)) | O_NOCTTY);
+    rs_resume();
+    if (missing)
+        return fd == -ENOENT ? miss_straight(held, dirfd, straight, outcome) : -EAGAIN;
+    if (fd < 0 || fstat(fd, &st) < 0 || !is_harmless_kind(st.st_mode) || !is_plain(&st, fd) ||
+        !held_is_straight(held, straight, fd))
+        return -EAGAIN;
+    *outcome = give_straight(held, straight, &fd, flags);
+    return 0;
+}
+
+/* Create below a directory that has not moved, under the name that was judged. -EAGAIN: nothing has happened. */
+static int create_straight(struct rs_held *held, const struct rs_identity *as, const struct rs_straight *straight,
+                           int flags, mode_t mode, enum rs_outcome *outcome)
+{
+    struct rs_effects effects;
+    int allowed;
+    held_take_name(&effects, straight);
+    effects.count = 0;
+    effects.opens = 1;
+    held_add(&effects, RS_CREATE);
+    if (!held_has_descriptor(held))
+        return -EAGAIN;
+    *outcome = held_judge(held, &effects, &allowed);
+    if (!allowed)
+        return 0;
+    if (rs_names_share(held->engine->names) < 0)
+        return -EAGAIN;
+    int fd = -EAGAIN;
+    const int waits = held_valid(held) == 0;
+    if (waits && held_is_still(held, straight))
+        fd = rs_create_straight(as, straight->path, flags, mode);
+    (void)rs_names_release(held->engine->names);
+    *outcome = RS_ANSWERED;
+    if (!waits)
+        return 0;
+    if (fd < 0)
+        return -EAGAIN; /* which error it is, and whether it is on record, the closer look says */
+    *outcome = hand_over(held, &effects, fd, flags);
+    return 0;
+}
+
+/* What is at the end of a straight path, and the directory that holds it. */
+struct place {
+    int missing;
+    struct stat entry, directory;
+    int plain; /* the directory's file system is */
+};
+
+static int look_at(const struct rs_identity *as, const struct rs_straight *straight, struct place *place)
+{
+    char directory[PATH_MAX];
+    struct statfs fs;
+    const char *slash = strrchr(straight->path, '/');
+    const size_t length = slash == straight->path ? 1 : (size_t)(slash - straight->path);
+    memcpy(directory, straight->path, length);
+    directory[length] = 0;
+    int rc = rs_assume(as);
+    if (rc < 0)
+        return rc;
+    if (fstatat(AT_FDCWD, straight->path, &place->entry, AT_SYMLINK_NOFOLLOW) < 0)
+        rc = -errno;
+    place->missing = rc == -ENOENT;
+    if (rc == 0 || place->missing)
+        rc = rs_result(fstatat(AT_FDCWD, directory, &place->directory, AT_SYMLINK_NOFOLLOW));
+    place->plain = rc == 0 && (major(place->directory.st_dev) != 0 ||
+                               (statfs(directory, &fs) == 0 && held_is_plain_type((uint32_t)fs.f_type)));
+    rs_resume();
+    return rc;
+}
+
+/* The first look of a call that may create. */
+static int look_and_create(struct rs_held *held, const struct rs_identity *as, int dirfd, const char *path, int flags,
+                           mode_t mode, enum rs_outcome *outcome)
+{
+    struct rs_straight straight;
+    struct place place;
+    if (held_straight(held, dirfd, path, &straight) < 0 || look_at(as, &straight, &place) < 0 || !place.plain)
+        return -EAGAIN;
+    if (place.missing && held_allows(held, RS_CREATE, &straight))
+        return create_straight(held, as, &straight, flags, mode, outcome);
+    if (place.missing || !S_ISREG(place.entry.st_mode) || (flags & O_EXCL) ||
+        !is_sticky_fine(&place.directory, &place.entry, as) || !allows_opening(held, &straight, flags))
+        return -EAGAIN;
+    return open_straight(held, as, dirfd, &straight, flags, outcome);
+}
+
+/* The first look: -EAGAIN if it takes a closer one, as wherever a symbolic link is on the way. */
+static int look(struct rs_held *held, const struct rs_identity *as, int dirfd, const char *path, int flags,
+                enum rs_outcome *outcome)
+{
+    struct rs_straight straight;
+    if (held_straight(held, dirfd, path, &straight) < 0)
+        return -EAGAIN;
+    if (!allows_opening(held, &straight, flags))
+        return pin_straight(held, as, dirfd, &straight, flags, outcome);
+    return open_straight(held, as, dirfd, &straight, flags, outcome);
+}
+
 enum rs_outcome held_open(struct rs_held *held, int dirfd, uint64_t address, uint64_t given, uint64_t mode)
 {
     const int flags = (int)(uint32_t)given & KNOWN_FLAGS;
@@ -198,21 +409,28 @@ enum rs_outcome held_open(struct rs_held *held, int dirfd, uint64_t address, uin
         return RS_QUESTION;
     if ((flags & O_CREAT) && path[length - 1] == '/')
         return RS_QUESTION;
-    if (!(flags & O_CREAT))
+    if (!(flags & O_CREAT)) {
+        enum rs_outcome outcome;
+        if (look(held, rights, dirfd, path, flags, &outcome) == 0)
+            return outcome;
         there = pin_at_once(held, rights, dirfd, path, flags);
+    }
     if (there >= 0)
-        return open_pinned(held, rights, there, flags);
+        return open_pinned(held, rights, there, flags, NULL);
 
     const struct rs_identity *as = held_identity(held, flags & O_CREAT);
     if (!as)
         return RS_QUESTION;
     if (flags & O_CREAT) {
+        enum rs_outcome outcome;
+        if (look_and_create(held, as, dirfd, path, flags, (mode_t)(mode & 07777), &outcome) == 0)
+            return outcome;
         PIN_CLOSING struct rs_pin entry = {.object = -1, .parent = -1};
         if (held_pin_entry(held, as, dirfd, path, &entry) == 0) {
             if (entry.flags & RS_PIN_MISSING)
                 return create(held, as, &entry, flags, (mode_t)(mode & 07777));
-            if (S_ISREG(entry.mode) && !(flags & O_EXCL) && is_sticky_fine(&entry, as))
-                return open_pinned(held, as, entry.object, flags);
+            if (S_ISREG(entry.mode) && !(flags & O_EXCL) && is_pin_sticky_fine(&entry, as))
+                return open_pinned(held, as, entry.object, flags, NULL);
         }
     }
     RS_CLOSING int base = -1;
@@ -237,7 +455,7 @@ enum rs_outcome held_open(struct rs_held *held, int dirfd, uint64_t address, uin
     }
     if (exclusive)
         return fail(held, EEXIST);
-    if ((flags & O_CREAT) && (pin.parent < 0 || !is_sticky_fine(&pin, as)))
+    if ((flags & O_CREAT) && (pin.parent < 0 || !is_pin_sticky_fine(&pin, as)))
         return RS_QUESTION;
-    return open_pinned(held, as, pin.object, flags);
+    return open_pinned(held, as, pin.object, flags, NULL);
 }

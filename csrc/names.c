@@ -2,9 +2,12 @@
 #include "engine.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 struct rs_names {
     pthread_rwlock_t lock;
+    int alone;                  /* held by one that is alone; only changed by whoever is */
+    atomic_uint_fast64_t moves; /* odd while it is */
 };
 
 int rs_names_new(struct rs_names **out)
@@ -39,7 +42,12 @@ void rs_names_free(struct rs_names *names)
 
 int rs_names_hold(struct rs_names *names)
 {
-    return -pthread_rwlock_wrlock(&names->lock);
+    int rc = -pthread_rwlock_wrlock(&names->lock);
+    if (rc == 0) {
+        names->alone = 1;
+        atomic_fetch_add(&names->moves, 1);
+    }
+    return rc;
 }
 
 int rs_names_share(struct rs_names *names)
@@ -49,5 +57,14 @@ int rs_names_share(struct rs_names *names)
 
 int rs_names_release(struct rs_names *names)
 {
+    if (names->alone) {
+        names->alone = 0;
+        atomic_fetch_add(&names->moves, 1);
+    }
     return -pthread_rwlock_unlock(&names->lock);
+}
+
+uint64_t rs_names_moves(const struct rs_names *names)
+{
+    return atomic_load(&names->moves);
 }

@@ -112,6 +112,7 @@ int64_t rs_file_system(int fd);
 /* files.c */
 int rs_open(const struct rs_identity *as, int pin, int flags);
 int rs_create(const struct rs_identity *as, int parent, const char *name, int flags, mode_t mode);
+int rs_create_straight(const struct rs_identity *as, const char *path, int flags, mode_t mode);
 int rs_tmpfile(const struct rs_identity *as, int directory, int flags, mode_t mode);
 int rs_unlink(const struct rs_identity *as, int parent, const char *name, int flags);
 int rs_rename(const struct rs_identity *as, int old_parent, const char *old_name, int new_parent,

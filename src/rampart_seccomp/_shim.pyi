@@ -42,6 +42,7 @@ class _Lib:
     RS_LANDED_ROOM: int
     RS_RECORD_ALL: int
     RS_RECORD_REQUIRED: int
+    RS_RECORD_LOGGED: int
 
     def rs_notif_receive(self, listener: int, out: Any) -> int: ...
     def rs_notif_valid(self, listener: int, id: int) -> int: ...

@@ -211,9 +211,12 @@ class Deciding:
         if self.engine is None or self._tables is None:
             return
         if self._questioned or self._telling.broken:
-            self.engine.put_in_force(None, record_all=False, required=False)
+            self.engine.put_in_force(None, record_all=False, record_logged=False, required=False)
             return
         self._ledger.judged_by(self._tables.serial, self.judge)
         self.engine.put_in_force(
-            self._tables, record_all=self._telling.records_allowed, required=self._telling.required
+            self._tables,
+            record_all=self._telling.records_allowed,
+            record_logged=self._telling.audit is not None,
+            required=self._telling.required,
         )

@@ -142,19 +142,27 @@ class Engine:
         """An fd that is readable (poll(2)) while there are questions or records."""
         return int(lib.rs_engine_fd(self._raw))
 
-    def put_in_force(self, tables: Tables | None, *, record_all: bool, required: bool) -> None:
+    def put_in_force(
+        self, tables: Tables | None, *, record_all: bool, record_logged: bool, required: bool
+    ) -> None:
         """Decide by another policy from the next call on; None makes everything a question.
 
         Args:
             tables: What decides; it cannot be used again.
             record_all: Keep records of allowed calls, too.
+            record_logged: Keep those of calls that are allowed by a rule which wants them recorded.
             required: Deny a call if there is no room for what is to be recorded of it; otherwise it is then a
                 question, which takes longer.
 
         Raises:
             OSError: ENOMEM; nothing has changed.
         """
-        flags = (lib.RS_RECORD_ALL if record_all else 0) | (lib.RS_RECORD_REQUIRED if required else 0)
+        wanted = (
+            (record_all, lib.RS_RECORD_ALL),
+            (record_logged, lib.RS_RECORD_LOGGED),
+            (required, lib.RS_RECORD_REQUIRED),
+        )
+        flags = sum(flag for given, flag in wanted if given)
         raw = ffi.NULL if tables is None else tables.release()
         checked(lib.rs_engine_decide(self._raw, raw, flags), "malloc")
 

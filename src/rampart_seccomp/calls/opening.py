@@ -124,9 +124,13 @@ def _decode(
     _ensure_descriptor(notification)
     exclusive = flags & os.O_CREAT and flags & os.O_EXCL
     follow = not (flags & os.O_NOFOLLOW or exclusive) or (path.endswith(b"/") and not flags & os.O_CREAT)
+    sought = path
+    if flags & os.O_CREAT and path.endswith(b"/"):
+        # Nothing is created there: EISDIR, whatever is there, if the way to it exists.
+        sought, follow = path.rstrip(b"/") or b"/", False
     call = OpenCall(notification, setting, flags=flags, mode=mode)
     with call.decoding():
-        call.pin = call.hold(notification.pin(path, dirfd=dirfd, follow=follow, resolve=resolve))
+        call.pin = call.hold(notification.pin(sought, dirfd=dirfd, follow=follow, resolve=resolve))
         call.events = tuple(
             FileEvent(operation=operation, path=name, syscall=notification.syscall)
             for operation, name in _effects(call.pin, path, flags)

@@ -41,6 +41,10 @@ def note_open(path, flags=READ, mode=0o666, **options):
     note(f"open {path[:60]!r} {flags:o}", lambda: os.open(path, flags, mode, **options))
 
 
+def _raise(error):
+    raise OSError(error, "raw")
+
+
 def raw_open(path, flags, mode):
     """open(2) with whatever flags, which Python would not pass."""
     fd = libc.openat(-100, path, flags, mode)
@@ -224,6 +228,78 @@ for path in (
 note("rename", lambda: os.rename("file", "file2"))
 note("link", lambda: os.link("file2", "file"))
 note("chmod", lambda: os.chmod("file", 0o600))
+
+# What is said about a file: by path, by descriptor, of links, of what is none
+
+
+def about(name):
+    st = os.lstat(name)
+    return [stat.filemode(st.st_mode), st.st_uid, st.st_gid, int(st.st_mtime), int(st.st_atime) % 1000]
+
+
+open("told", "w").close()
+os.symlink("told", "told-link")
+os.mkdir("told-dir")
+for name in ("told", "told-dir"):
+    os.utime(name, (9, 9))
+deleted = os.open("deleted", os.O_RDWR | os.O_CREAT)
+os.unlink("deleted")
+path_only = os.open("told", os.O_PATH)
+told, told_dir = os.open("told", READ), os.open("told-dir", READ)
+for name in (
+    "told",
+    "./told",
+    "told-link",
+    "told-dir",
+    "told-dir/",
+    "told/",
+    "missing",
+    "fifo",
+    "dangling",
+    "",
+    secret,
+    "to-secret",
+    "/dev/null/x",
+    "told-dir/../told",
+    10**6,
+    -1,
+    told,
+    told_dir,
+    path_only,
+    deleted,
+):
+    given = (
+        str(name)
+        if isinstance(name, str)
+        else ["no", "negative", "file", "dir", "path", "deleted"][
+            (10**6, -1, told, told_dir, path_only, deleted).index(name)
+        ]
+    )
+    for mode in (0o640, 0o4755, 0o100600):
+        note(f"chmod {given[:30]} {mode:o}", lambda name=name, mode=mode: os.chmod(name, mode))
+    note(f"chown {given[:30]}", lambda name=name: os.chown(name, os.getuid(), os.getgid()))
+    note(f"chown {given[:30]} -1", lambda name=name: os.chown(name, -1, -1))
+    note(f"utime {given[:30]}", lambda name=name: os.utime(name, (1000, 2000)))
+    note(f"utime {given[:30]} ns", lambda name=name: os.utime(name, ns=(5 * 10**9 + 7, 6 * 10**9 + 1)))
+    if isinstance(name, str):
+        note(f"lchown {given[:30]}", lambda name=name: os.lchown(name, os.getuid(), -1))
+        note(f"lutime {given[:30]}", lambda name=name: os.utime(name, (1, 2), follow_symlinks=False))
+        note(f"utime at {given[:30]}", lambda name=name: os.utime(name, (3, 4), dir_fd=here))
+        note(f"chmod at {given[:30]}", lambda name=name: os.chmod(name, 0o600, dir_fd=here))
+        note(f"chown at {given[:30]}", lambda name=name: os.chown(name, -1, os.getgid(), dir_fd=here))
+    note("about told", lambda: about("told"))
+    note("about told-link", lambda: about("told-link")[:3])
+    note("about told-dir", lambda: about("told-dir"))
+for arguments in (
+    (here, None, None, 1),
+    (-100, None, None, 0),
+    (here, b"told", 1, 0),
+    (here, b"told", None, 0x4000),
+):
+    note(
+        f"utimensat {arguments[1:]}",
+        lambda arguments=arguments: libc.utimensat(*arguments) and _raise(ctypes.get_errno()),
+    )
 note("truncate", lambda: os.truncate("file", 3))
 
 # FIFOs, without anybody who waits
