@@ -36,7 +36,7 @@ from rampart_seccomp.policy import (
     ask,
     deny,
 )
-from rampart_seccomp.verdicts import Allow, Ask, Deny, Verdict
+from rampart_seccomp.verdicts import Allow, Ask, Deny, Redirect, Verdict
 
 if TYPE_CHECKING:
     from rampart_seccomp.launch import create_subprocess_exec
@@ -67,6 +67,7 @@ __all__ = [
     "Popen",
     "Process",
     "RampartError",
+    "Redirect",
     "RefusedEvent",
     "Rule",
     "Session",
