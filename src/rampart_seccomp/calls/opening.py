@@ -126,11 +126,16 @@ def _decode(
     flags &= _VALID
     _ensure_consistent(flags)
     _ensure_descriptor(notification)
+    slash = path.endswith(b"/")
     exclusive = flags & os.O_CREAT and flags & os.O_EXCL
-    follow = not (flags & os.O_NOFOLLOW or exclusive) or (path.endswith(b"/") and not flags & os.O_CREAT)
+    follow = not (flags & os.O_NOFOLLOW or exclusive) or slash
+    place = path
+    if flags & os.O_CREAT and slash:
+        # That creates no directory, whatever has the name: only the way there is looked at.
+        place, follow = path.rstrip(b"/") or b"/", False
     call = OpenCall(notification, setting, flags=flags, mode=mode)
     with call.decoding():
-        call.pin = call.hold(notification.pin(path, dirfd=dirfd, follow=follow, resolve=resolve))
+        call.pin = call.hold(notification.pin(place, dirfd=dirfd, follow=follow, resolve=resolve))
         call.events = tuple(
             FileEvent(operation=operation, path=name, syscall=notification.syscall)
             for operation, name in _effects(call.pin, path, flags)
