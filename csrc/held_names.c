@@ -4,6 +4,8 @@
  */
 #include "held.h"
 
+#include <sys/statvfs.h>
+
 /* Pin an entry: the last component is not followed. RS_ANSWERED if the call is over already. */
 static enum rs_outcome pin_entry(struct rs_held *held, const struct rs_identity *as, int dirfd, uint64_t address,
                                  struct rs_pin *pin, int *pinned)
@@ -82,6 +84,13 @@ static int carry_out(const struct change *change, const struct rs_identity *as, 
     return rs_mkdir(as, pin->parent, pin->name, change->mode);
 }
 
+/* The error of removing a name that is not there: the kernel looks for it last of all. */
+static int not_removed(const struct rs_pin *pin)
+{
+    struct statvfs fs;
+    return fstatvfs(pin->parent, &fs) == 0 && (fs.f_flag & ST_RDONLY) ? EROFS : ENOENT;
+}
+
 static enum rs_outcome change_entry(struct rs_held *held, const struct rs_identity *as, int dirfd, uint64_t address,
                                     const struct change *change)
 {
@@ -94,7 +103,7 @@ static enum rs_outcome change_entry(struct rs_held *held, const struct rs_identi
         return outcome;
     const int missing = (pin.flags & RS_PIN_MISSING) != 0;
     if (missing != (change->operation == RS_CREATE))
-        return held_fail(held, missing ? ENOENT : EEXIST);
+        return held_fail(held, missing ? not_removed(&pin) : EEXIST);
     struct rs_effects effects;
     int length = name_of(held, &pin, effects.path, sizeof effects.path);
     if (length < 0)
