@@ -67,6 +67,7 @@ __all__ = [
     "Popen",
     "Process",
     "RampartError",
+    "Redirect",
     "RefusedEvent",
     "Rule",
     "Session",

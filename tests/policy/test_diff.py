@@ -14,6 +14,7 @@ from rampart_seccomp.events import Event, FileEvent, Operation, Process, Program
 from rampart_seccomp.policy import (
     AnyPolicy,
     Comparison,
+    Decision,
     Environment,
     Grant,
     Limits,
@@ -53,6 +54,11 @@ def compared(a: AnyPolicy, b: AnyPolicy) -> Comparison:
     return diff(a, b, home=HOME, directory=DIRECTORY)
 
 
+def said(decision: Decision) -> tuple[str, rampart.Redirect | None]:
+    """What a decision comes to."""
+    return decision.verdict, None if decision.verdict == "deny" else decision.redirect
+
+
 def check(pair: Pair, tried: list[Event]) -> None:
     """Check what is said about a pair against the reference, and against some events."""
     found = compared(*pair)
@@ -60,10 +66,10 @@ def check(pair: Pair, tried: list[Event]) -> None:
     bound = [each.matcher(home=HOME, directory=DIRECTORY) for each in pair]
     for each in found.differences:
         assert [each.a, each.b] == [matcher.decide(each.event) for matcher in bound]
-        assert each.a.verdict != each.b.verdict
-    shown = {(each.operation, each.a.verdict, each.b.verdict) for each in found.differences}
+        assert said(each.a) != said(each.b)
+    shown = {(each.operation, said(each.a), said(each.b)) for each in found.differences}
     for event in tried:
-        a, b = (matcher.decide(event).verdict for matcher in bound)
+        a, b = (said(matcher.decide(event)) for matcher in bound)
         assert a == b or (event.operation, a, b) in shown
 
 

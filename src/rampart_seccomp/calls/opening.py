@@ -18,12 +18,17 @@ from rampart_seccomp.calls.limits import limits_of
 from rampart_seccomp.calls.notification import AT_FDCWD, Notification, int32
 from rampart_seccomp.calls.pins import Pin
 from rampart_seccomp.calls.shim import checked, lib
-from rampart_seccomp.events import FileEvent, Operation
+from rampart_seccomp.calls.substitutes import Irreplaceable, Substitute, sealed
+from rampart_seccomp.errors import TargetGone
+from rampart_seccomp.events import Event, FileEvent, Operation
+from rampart_seccomp.verdicts import Redirect
 
 __all__ = ["DECODERS", "creat", "open_", "openat", "openat2"]
 
 _O_TMPFILE = os.O_TMPFILE & ~os.O_DIRECTORY
+_DIRECTORIES = (b"", b".", b"..")
 _TTY = os.makedev(5, 0)
+_NULL = os.makedev(1, 3)
 
 # Kernel flags of open_how.flags; anything else is EINVAL (openat2(2)).
 _VALID = (
@@ -46,6 +51,8 @@ _VALID = (
     | os.O_PATH
     | os.O_TMPFILE
 )
+_RESOLVE_BENEATH = 0x08
+_RESOLVE_IN_ROOT = 0x10
 _RESOLVE_CACHED = 0x20
 _RESOLVE_ALL = 0x3F
 _HOW = struct.Struct("=QQQ")
@@ -67,21 +74,19 @@ _WRITABLE_ELSEWHERE = frozenset([b"comm", b"sched", b"autogroup"])
 def open_(notification: Notification, setting: Setting) -> Call:
     """Decode open(path, flags, mode)."""
     _, flags, mode = notification.args[:3]
-    return _decode(notification, setting, AT_FDCWD, notification.read_path(0), int32(flags), mode & 0o7777)
+    return _decode(notification, setting, AT_FDCWD, 0, int32(flags), mode & 0o7777)
 
 
 def creat(notification: Notification, setting: Setting) -> Call:
     """Decode creat(path, mode)."""
     flags = os.O_CREAT | os.O_WRONLY | os.O_TRUNC
-    path = notification.read_path(0)
-    return _decode(notification, setting, AT_FDCWD, path, flags, notification.args[1] & 0o7777)
+    return _decode(notification, setting, AT_FDCWD, 0, flags, notification.args[1] & 0o7777)
 
 
 def openat(notification: Notification, setting: Setting) -> Call:
     """Decode openat(dirfd, path, flags, mode)."""
     dirfd, _, flags, mode = notification.args[:4]
-    path = notification.read_path(1)
-    return _decode(notification, setting, int32(dirfd), path, int32(flags), mode & 0o7777)
+    return _decode(notification, setting, int32(dirfd), 1, int32(flags), mode & 0o7777)
 
 
 def openat2(notification: Notification, setting: Setting) -> Call:
@@ -101,36 +106,43 @@ def openat2(notification: Notification, setting: Setting) -> Call:
     flags, mode, resolve = _HOW.unpack(raw[: _HOW.size])
     if flags & ~_VALID or resolve & ~_RESOLVE_ALL or mode & ~0o7777:
         raise OSError(errno.EINVAL, "open_how has unknown flags")
+    if resolve & _RESOLVE_BENEATH and resolve & _RESOLVE_IN_ROOT:
+        raise OSError(errno.EINVAL, "two roots for one path")
     if mode and not flags & (os.O_CREAT | _O_TMPFILE):
         raise OSError(errno.EINVAL, "mode without O_CREAT")
     if flags & os.O_PATH:
         raise OSError(errno.ENOSYS, "openat2 with O_PATH")
     if resolve & _RESOLVE_CACHED:
         raise OSError(errno.EAGAIN, "RESOLVE_CACHED cannot be kept")
-    return _decode(notification, setting, int32(dirfd), notification.read_path(1), flags, mode, resolve)
+    return _decode(notification, setting, int32(dirfd), 1, flags, mode, resolve)
 
 
 def _decode(
     notification: Notification,
     setting: Setting,
     dirfd: int,
-    path: bytes,
+    path_at: int,
     flags: int,
     mode: int,
     resolve: int = 0,
 ) -> Call:
+    # In the kernel's order: flags, the text of the path, a free descriptor, and then what the path means.
     flags &= _VALID
     _ensure_consistent(flags)
+    path = notification.read_path(path_at)
+    if not path:
+        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
     _ensure_descriptor(notification)
+    slash = path.endswith(b"/")
     exclusive = flags & os.O_CREAT and flags & os.O_EXCL
-    follow = not (flags & os.O_NOFOLLOW or exclusive) or (path.endswith(b"/") and not flags & os.O_CREAT)
-    sought = path
-    if flags & os.O_CREAT and path.endswith(b"/"):
-        # Nothing is created there: EISDIR, whatever is there, if the way to it exists.
-        sought, follow = path.rstrip(b"/") or b"/", False
+    follow = not (flags & os.O_NOFOLLOW or exclusive) or slash
+    place = path
+    if flags & os.O_CREAT and slash:
+        # That creates no directory, whatever has the name: only the way there is looked at.
+        place, follow = path.rstrip(b"/") or b"/", False
     call = OpenCall(notification, setting, flags=flags, mode=mode)
     with call.decoding():
-        call.pin = call.hold(notification.pin(sought, dirfd=dirfd, follow=follow, resolve=resolve))
+        call.pin = call.hold(notification.pin(place, dirfd=dirfd, follow=follow, resolve=resolve))
         call.events = tuple(
             FileEvent(operation=operation, path=name, syscall=notification.syscall)
             for operation, name in _effects(call.pin, path, flags)
@@ -180,7 +192,7 @@ def _ensure_descriptor(notification: Notification) -> None:
 
 def _effects(pin: Pin, path: bytes, flags: int) -> list[tuple[Operation, bytes]]:
     """Say what the open would do, or raise what it fails with whatever the policy."""
-    if flags & os.O_CREAT and path.endswith(b"/"):
+    if flags & os.O_CREAT and path.endswith(b"/") and os.path.basename(path.rstrip(b"/")) not in _DIRECTORIES:
         raise OSError(errno.EISDIR, "creating a directory by open")
     if pin.missing:
         if not flags & os.O_CREAT:
@@ -233,6 +245,7 @@ class OpenCall(Call):
     flags: int = attrs.field(kw_only=True)
     mode: int = attrs.field(kw_only=True)
     pin: Pin = attrs.field(init=False)
+    substitute: Substitute | None = attrs.field(init=False, default=None)
 
     def perform(self) -> None:
         """Open from the pin, or create below the pinned parent, and hand the descriptor over."""
@@ -253,8 +266,11 @@ class OpenCall(Call):
             fd = self.setting.dns.substitute()
         else:
             self._respect_sticky()
-            fd = self._reopen()
+            # What is only looked at by us need not suit O_DIRECT.
+            fd = self._reopen(flags & ~os.O_DIRECT if self.substitute is not None else flags)
         checked(fd, notification.syscall)
+        if self.substitute is not None:
+            fd = self._replace(fd, self.substitute)
         self.close()
         notification.reply_fd(fd, cloexec=bool(flags & os.O_CLOEXEC))
 
@@ -265,14 +281,56 @@ class OpenCall(Call):
         reading = not self.flags & (os.O_ACCMODE | os.O_TRUNC)
         return service is not None and reading and self.pin.path in service.substitutes
 
-    def _reopen(self) -> int:
+    def redirect(
+        self, redirect: Redirect, name: bytes | None, masked: Callable[[int], bytes]
+    ) -> Event | None:
+        """Open another file, or show other bytes; for a regular file that is opened for reading alone."""
+        if [event.operation for event in self.events] != [Operation.READ]:
+            raise Irreplaceable("only an open for reading alone can be redirected")
+        if not stat.S_ISREG(self.pin.mode):
+            raise Irreplaceable("only regular files are redirected")
+        if name is not None:
+            pin = self.hold(self._pinned_instead(name))
+            self.substitute = Substitute(pin)
+            return FileEvent(operation=Operation.READ, path=pin.path, syscall=self.notification.syscall)
+        content = redirect.content
+        self.substitute = Substitute(content=masked if content is None else lambda fd: content)
+        return None
+
+    def _pinned_instead(self, name: bytes) -> Pin:
+        try:
+            pin = self.notification.pin(name)
+        except TargetGone:
+            raise
+        except OSError as error:
+            raise Irreplaceable(f"what is shown instead cannot be opened: {error.strerror}") from None
+        plain = stat.S_ISREG(pin.mode) or (stat.S_ISCHR(pin.mode) and pin.rdev == _NULL)
+        if pin.missing or not plain or pin.nameless or pin.process:
+            pin.close()
+            raise Irreplaceable("what is shown instead is no regular file")
+        return pin
+
+    def _replace(self, fd: int, substitute: Substitute) -> int:
+        """Give what is shown instead of an open file, which this closes."""
+        try:
+            if substitute.content is not None:
+                content = substitute.content(fd)
+                name = os.path.basename(self.pin.path)
+                return sealed(content, name, os.fstat(fd), self.flags & ~os.O_TRUNC)
+        finally:
+            os.close(fd)
+        assert substitute.pin is not None
+        fd = lib.rs_open(self.notification.identity, substitute.pin.object, self.flags)
+        return checked(fd, self.notification.syscall)
+
+    def _reopen(self, flags: int) -> int:
         notification, pin = self.notification, self.pin
         if stat.S_ISCHR(pin.mode) and pin.rdev == _TTY:
-            return _open_terminal(notification, self.flags)
-        if stat.S_ISREG(pin.mode) or stat.S_ISDIR(pin.mode) or self.flags & os.O_NONBLOCK:
-            return lib.rs_open(notification.identity, pin.object, self.flags)
+            return _open_terminal(notification, flags)
+        if stat.S_ISREG(pin.mode) or stat.S_ISDIR(pin.mode) or flags & os.O_NONBLOCK:
+            return lib.rs_open(notification.identity, pin.object, flags)
         with self.setting.vigil.watching(notification):
-            return lib.rs_open(notification.identity, pin.object, self.flags)
+            return lib.rs_open(notification.identity, pin.object, flags)
 
     def _respect_sticky(self) -> None:
         """Keep fs.protected_regular and fs.protected_fifos, which the kernel asks only for names."""

@@ -203,6 +203,11 @@ class Entry:
         """True if a match restricts; for its exceptions the opposite holds."""
         return self.level > 0
 
+    @property
+    def settles(self) -> bool:
+        """False if it says what is shown, and leaves open whether anything is."""
+        return self.reason != "redirect"
+
     def match(self, subject: Subject) -> Match:
         """Say what the rule says about an event of one of its operations."""
         strict = self.level > 0

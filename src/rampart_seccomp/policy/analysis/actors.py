@@ -78,14 +78,14 @@ class Actors:
         """Give the conditions that nothing but who acts, and variables, decide for this event."""
         for place, layer in enumerate(self._ground.layers):
             subject = layer.subject(event)
-            for entry in layer.entries[event.operation]:
+            for entry in layer.about(event.operation):
                 if not entry.conditions.match(subject, strict=entry.strict):
                     continue
                 excepts = [given for given in entry.excepts if given.match(subject, strict=not entry.strict)]
                 if not all(given.texts for given in excepts):
                     continue
                 yield from (_Open(place, given) for given in (entry.conditions, *excepts) if given.texts)
-                if not entry.conditions.texts and not excepts:
+                if entry.settles and not entry.conditions.texts and not excepts:
                     break
 
     def _processes(self, still: tuple[_Open, ...]) -> Iterator[Process]:

@@ -46,14 +46,17 @@ class Difference:
 
     @property
     def laxer(self) -> bool:
-        """True if the second policy allows what the first does not, or asks where the first denies."""
-        return VERDICTS.index(self.b.verdict) < VERDICTS.index(self.a.verdict)
+        """True if the second policy allows or shows what the first does not, or asks instead of denying."""
+        if self.a.verdict != self.b.verdict:
+            return VERDICTS.index(self.b.verdict) < VERDICTS.index(self.a.verdict)
+        return _hidden(self.b) <= _hidden(self.a)
 
     @property
     def key(self) -> Hashable:
         """What tells it from others: the operation, and what decided on both sides."""
         return self.operation, *(
-            (each.verdict, each.rule and each.rule.name, each.reason, each.layer) for each in (self.a, self.b)
+            (each.verdict, each.rule and each.rule.name, each.reason, each.layer, _shown(each))
+            for each in (self.a, self.b)
         )
 
     @property
@@ -123,7 +126,7 @@ def diff(
         try:
             for event in witnesses.events(operation, about=_changed(bound, operation)):
                 found = _judged(bound, event)
-                if found.a.verdict != found.b.verdict and found.key not in differences:
+                if _said(found.a) != _said(found.b) and found.key not in differences:
                     differences[found.key] = _shortened(bound, found)
         except TooLarge as error:
             unfinished.append((operation, str(error)))
@@ -132,6 +135,21 @@ def diff(
         settings=tuple(_settings(a, b)),
         unfinished=tuple(unfinished),
     )
+
+
+def _said(decision: Decision) -> Hashable:
+    """Give what a decision comes to; of what is denied, nothing is shown."""
+    return decision.verdict, None if decision.verdict == "deny" else decision.redirect
+
+
+def _shown(decision: Decision) -> str | None:
+    rule = None if decision.verdict == "deny" else decision.redirecting
+    return None if rule is None else rule.name
+
+
+def _hidden(decision: Decision) -> int:
+    """Say how much of a file is kept back: nothing, it shows something else, or all."""
+    return 0 if decision.redirect is None else 1 + decision.redirect.hides
 
 
 def _layers(matcher: AnyMatcher) -> tuple[Matcher, ...]:
@@ -160,9 +178,13 @@ def _changed(bound: Sequence[AnyMatcher], operation: Operation) -> frozenset[Ent
     (ours,), (theirs,) = apart
     if _aside(ours.policy, operation) != _aside(theirs.policy, operation):
         return None
-    known = [{_of(entry): entry for entry in layer.entries[operation]} for layer in (ours, theirs)]
-    return frozenset(known[0][key] for key in known[0].keys() - known[1].keys()) | frozenset(
-        known[1][key] for key in known[1].keys() - known[0].keys()
+    entries = [layer.about(operation) for layer in (ours, theirs)]
+    known = [frozenset(map(_of, each)) for each in entries]
+    return frozenset(
+        entry
+        for mine, others in zip(entries, reversed(known), strict=True)
+        for entry in mine
+        if _of(entry) not in others
     )
 
 
@@ -188,7 +210,8 @@ def _aside(policy: Policy, operation: Operation) -> Hashable:
 
 
 def _content(rule: Rule) -> Hashable:
-    return rule.verdict, tuple(frozenset(getattr(rule, key)) for key in CONDITIONS), frozenset(rule.except_)
+    conditions = tuple(frozenset(getattr(rule, key)) for key in CONDITIONS)
+    return rule.verdict, rule.redirect, conditions, frozenset(rule.except_)
 
 
 def _circumstances(event: Event) -> Iterator[str]:

@@ -63,7 +63,7 @@ class Paths:
             TooLarge: There are too many.
         """
         rows = [
-            [(entry, self._row(place, entry, operation)) for entry in layer.entries[operation]]
+            [(entry, self._row(place, entry, operation)) for entry in layer.about(operation)]
             for place, layer in enumerate(self._ground.layers)
         ]
         layers = tuple(tuple(row for _, row in layer) for layer in rows)
@@ -119,7 +119,7 @@ class Paths:
         elsewhere = operation is Operation.EXEC and not entry.strict and bool(excepts)
         return _Row(
             own=own,
-            plain=_by_path(entry.conditions) and ALWAYS not in slots and not elsewhere,
+            plain=entry.settles and _by_path(entry.conditions) and ALWAYS not in slots and not elsewhere,
             silences=united(slot for given, slot in excepts if slot != ALWAYS and _by_path(given)),
             excepts=united(slot for slot in slots if slot != ALWAYS),
             asked=united(programs) | united(slot for slot in (own, *slots) if slot != ALWAYS),

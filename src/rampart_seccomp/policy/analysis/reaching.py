@@ -99,7 +99,8 @@ class Reach:
         for mask, names in explore(((tail, 1) for tail in tails), NAMES):
             if mask:
                 event = FileEvent(operation=operation, path=b"/" + b"/".join(names))
-                return self._all.decide(event).rule is rule
+                decision = self._all.decide(event)
+                return decision.rule is rule or (decision.verdict != "deny" and decision.redirecting is rule)
         return False
 
     def _covering(
@@ -122,7 +123,9 @@ class Reach:
 
 
 def _is_above(other: Rule, rule: Rule, operation: Operation) -> bool:
-    return operation in other.operations and VERDICTS.index(other.verdict) > VERDICTS.index(rule.verdict)
+    # What is asked about is shown as the rule says, too: only a denial leaves nothing to say.
+    level = VERDICTS.index(rule.verdict if rule.redirect is None else "ask")
+    return operation in other.operations and VERDICTS.index(other.verdict) > level
 
 
 def _instead(matcher: Matcher, entry: Entry, operation: Operation) -> Iterator[Rule | Grant | None]:
@@ -130,7 +133,11 @@ def _instead(matcher: Matcher, entry: Entry, operation: Operation) -> Iterator[R
     for event in Witnesses([matcher]).events(operation, about=frozenset({entry})):
         if entry.match(matcher.subject(event)) is Match.YES:
             decision = matcher.decide(event)
-            yield decision.grant or (None if decision.rule is entry.rule else decision.rule)
+            speaks = entry.rule in (
+                decision.rule,
+                None if decision.verdict == "deny" else decision.redirecting,
+            )
+            yield decision.grant or (None if speaks else decision.rule)
 
 
 def _places(above: Sequence[Rule], rule: Rule) -> list[tuple[bytes, bytes]]:
