@@ -3,6 +3,7 @@
  * reference is calls/sockets.py and calls/sending.py, which take unix paths, ancillary data and all that is less plain.
  */
 #include "held.h"
+#include "newer.h"
 
 #include <netinet/in.h>
 #include <sys/uio.h>
@@ -40,6 +41,12 @@ static int copy_socket(struct rs_held *held, int fd, struct copied *out)
     return out->kind == SOCK_STREAM || out->kind == SOCK_DGRAM ? 0 : -ESTALE;
 }
 
+static int is_loopback(const unsigned char *host, size_t length)
+{
+    static const unsigned char loopback[16] = {[15] = 1};
+    return length == 4 ? host[0] == 127 : memcmp(host, loopback, sizeof loopback) == 0;
+}
+
 /* Where an IP address leads. -ESTALE for all that another look is needed for, 0.0.0.0 and :: included. */
 static int read_destination(const char *raw, size_t size, const struct copied *socket, struct rs_effects *effects)
 {
@@ -67,6 +74,11 @@ static int read_destination(const char *raw, size_t size, const struct copied *s
         return -ESTALE;
     }
     if (memcmp(host, zeroes, effects->length) == 0)
+        return -ESTALE;
+    /* What is for this machine leaves it if the socket is bound to an interface: Python says so. */
+    int interface;
+    if (is_loopback(host, effects->length) &&
+        (option(socket->fd, SO_BINDTOIFINDEX, &interface) < 0 || interface != 0))
         return -ESTALE;
     memcpy(effects->path, host, effects->length);
     effects->port = ntohs(port);

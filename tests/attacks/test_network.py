@@ -209,3 +209,75 @@ def test_descriptors_passed_inside_the_tree(project: Any, allow_all: Any, deny_r
 
     for policy in (allow_all, guarded):
         assert project.run(["python3", source], policy).stdout == "passed\n"
+
+
+CHOOSING = """
+import errno, socket, struct, sys
+port = int(sys.argv[1])
+index = max(number for number, _ in socket.if_nameindex()) + 100
+for level, name, value in [(1, 25, b"lo"), (1, 62, struct.pack("=I", 1)), (0, 50, struct.pack("!I", 1)),
+                           (41, 76, struct.pack("!I", 1))]:
+    with socket.socket(socket.AF_INET6 if level == 41 else socket.AF_INET, socket.SOCK_DGRAM) as end:
+        try:
+            end.setsockopt(level, name, value)
+            print("set", end=" ")
+        except OSError as error:
+            print(errno.errorcode[error.errno], end=" ")
+chosen = [(socket.IPPROTO_IP, 8, struct.pack("=iII", index, 0, 0))]
+for connected in (True, False):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as end:
+        if connected:
+            end.connect(("127.0.0.1", port))
+        try:
+            end.sendmsg([b"data"], chosen, 0, *[] if connected else [("127.0.0.1", port)])
+            print("sent", end=" ")
+        except OSError as error:
+            print("failed", end=" ")
+"""
+
+
+@pytest.mark.parametrize("engine", ["native", "python"])
+def test_no_interface_is_chosen(
+    engine: str, project: Any, udp: Any, allow_all: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 21: nothing leads what is for this machine out by an interface; what it is for, it reaches."""
+    good, _ = udp
+    argv = ["python3", "-c", CHOOSING, str(port(good))]
+
+    assert project.bare(argv).stdout.split() == ["set"] * 4 + ["failed"] * 2
+    assert not arrived(good)
+    monkeypatch.setenv("RAMPART_SECCOMP_ENGINE", engine)
+    done = project.run(argv, allow_all)
+    assert done.stdout.split() == ["EPERM"] * 4 + ["sent"] * 2, done.stderr
+    assert arrived(good)
+    assert arrived(good)
+
+
+def test_socket_bound_to_an_interface(project: Any, allow_all: Any) -> None:
+    """Row 21: a link-local address binds a socket to its interface; then no loopback address is reached."""
+    found = [line.split() for line in Path("/proc/net/if_inet6").read_text().splitlines()]
+    link = next((fields for fields in found if fields[3] == "20" and fields[5] != "lo"), None)
+    if link is None:
+        pytest.skip("no interface with a link-local address")
+    name = ":".join(link[0][at : at + 4] for at in range(0, 32, 4))
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as server:
+        server.bind(("::1", 0))
+        server.setblocking(False)
+        script = f"""
+import errno, socket
+to = "::1", {port(server)}
+for bound in (False, True):
+    for send in ("connect", "sendto"):
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as end:
+            if bound:
+                end.bind(("{name}", 0, 0, {int(link[1], 16)}))
+            try:
+                end.connect(to) if send == "connect" else end.sendto(b"x", to)
+                print("ok", end=" ")
+            except OSError as error:
+                print(errno.errorcode[error.errno], end=" ")
+"""
+        done = project.run(["python3", "-c", script], allow_all)
+        assert done.stdout.split() == ["ok", "ok", "ENETUNREACH", "ENETUNREACH"], done.stderr
+        assert arrived(server)
+        assert not arrived(server)

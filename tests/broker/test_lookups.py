@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -102,6 +103,22 @@ def test_a_name_that_nobody_named_is_asked_about_first(by_name: Any, trees: Any,
     assert {(record["names"][0], record["message"], record["asked"]) for record in denied} == {
         ("no.example", "not there", True)
     }
+
+
+def test_while_a_name_is_asked_about(by_name: Any, trees: Any) -> None:
+    """Who looks up the same name meanwhile, for the other kind of address, waits for the same answer."""
+    by_name.server.zone["slow.example"] = [("A", SITE)]
+    asked: list[str] = []
+
+    def on_ask(event: Event) -> Any:
+        asked.append(event.object)
+        time.sleep(1)
+        return rampart.Allow()
+
+    tree, _ = trees(asking(by_name.policy("site.example")), on_ask=on_ask)
+    assert tree("slow.example") == SITE
+    assert len(asked) == 1
+    assert {kind for _, kind in by_name.server.asked} == {"A", "AAAA"}
 
 
 def test_a_rule_that_asks_by_name_asks_about_the_connection(by_name: Any, trees: Any) -> None:

@@ -202,16 +202,16 @@ ATTRIBUTE_COMMANDS = (
     *(0xC0045877, 0xC0045878, 0x8004587D, 0xC038586B, 0x40086610, 0xF501),  # FIFREEZE … EXT4_IOC_RESIZE_FS
 )
 FREE_OPTIONS = (
-    *((1, name) for name in (2, 7, 9, 15, 20, 25, 26, 60)),  # SO_REUSEADDR … SO_BINDTODEVICE, SO_ZEROCOPY
+    *((1, name) for name in (2, 7, 9, 15, 20, 26, 60)),  # SO_REUSEADDR … SO_ATTACH_FILTER, SO_ZEROCOPY
     *((0, name) for name in (1, 2, 8, 15, 24, 32, 35)),  # IP_TOS … IP_FREEBIND, multicast
     *((41, name) for name in (5, 16, 18, 20, 26, 49, 56, 67)),  # IPV6_V6ONLY, IPV6_RECV*
     *((6, name) for name in (1, 4, 13, 30, 31)),  # TCP_NODELAY … TCP_FASTOPEN_CONNECT, TCP_ULP
     *((17, 103), (270, 1), (282, 2)),
 )
 FORBIDDEN_OPTIONS = (
-    *((0, name) for name in (4, 16, 17, 19, 64, 65, 96, 128, 200, 1153)),
-    *((41, name) for name in (6, 32, 34, 35, 54, 55, 57, 59, 64, 65, 75, 200)),
-    *((1, 36), (6, 19)),
+    *((0, name) for name in (4, 16, 17, 19, 50, 64, 65, 96, 128, 200, 1153)),
+    *((41, name) for name in (6, 32, 34, 35, 54, 55, 57, 59, 64, 65, 75, 76, 200)),
+    *((1, 25), (1, 36), (1, 62), (6, 19)),
 )
 
 

@@ -372,6 +372,15 @@ class TestNothingAndEverything:
         assert (expected is None) == (said == [])
         assert expected is None or expected in said[0]
 
+    @pytest.mark.parametrize("default", ["allow", "ask", "deny"])
+    @pytest.mark.parametrize("verdict", ["allow", "ask", "deny"])
+    def test_names_that_have_no_addresses_yet(self, default: str, verdict: str) -> None:
+        """What restricts names that nobody can resolve beforehand is weak where addresses are allowed."""
+        rule = Rule(name="r", verdict=verdict, operations="connect", hosts=["a.example", "*.b.example"])
+        said = messages(Policy(rules=[rule], default={"connect": default}))
+        weak = [text for text in said if "'*.b.example' is known by name only" in text]
+        assert len(weak) == (1 if default == "allow" and verdict != "allow" else 0)
+
     @strategies.bounded
     @given(strategies.patterns(), strategies.patterns(), strategies.paths())
     def test_disjoint_is_sound(self, one: str, other: str, path: bytes) -> None:

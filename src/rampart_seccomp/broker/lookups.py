@@ -50,7 +50,7 @@ class Lookups:
         self._ledger = ledger
         self._telling = telling
         self._lock = threading.Lock()
-        self._asking: set[str] = set()
+        self._asking: dict[str, threading.Event] = {}
         self._answered: dict[str, bool] = {}
 
     @property
@@ -71,11 +71,16 @@ class Lookups:
         return "allow" if verdict == "ask" and reach.named(name) else verdict
 
     def ask(self, name: str, query: str, who: Process | None) -> bool:
-        """Have a question about a name answered, once for the run; while it waits, it is not asked again."""
+        """Have a question about a name answered, once for the run; who asks meanwhile waits for it."""
         with self._lock:
-            if name in self._answered or name in self._asking:
-                return self._answered.get(name, False)
-            self._asking.add(name)
+            if name in self._answered:
+                return self._answered[name]
+            waiting = self._asking.get(name)
+            if waiting is None:
+                self._asking[name] = threading.Event()
+        if waiting is not None:
+            waiting.wait()
+            return self._answered.get(name, False)
         judge = self._judge()
         decision = self._decision(name)
         allowed = False
@@ -86,9 +91,9 @@ class Lookups:
             self._note(_event(name, query, who), decision, allowed=allowed, asked=True, message=message)
         finally:
             with self._lock:
-                self._asking.discard(name)
                 if len(self._answered) < _ANSWERS_MAX:
                     self._answered[name] = allowed
+                self._asking.pop(name).set()
         return allowed
 
     def note(self, name: str, query: str, who: Process | None, *, allowed: bool) -> bool:

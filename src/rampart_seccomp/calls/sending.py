@@ -53,6 +53,8 @@ _ANCILLARY = frozenset(
     ]
 )
 """Ancillary data that says nothing about where a packet goes; a routing header would."""
+_INTERFACES = {(socket.IPPROTO_IP, 8): 0, (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO): 16}
+"""Where the interface stands in ``struct in_pktinfo`` and ``struct in6_pktinfo``."""
 _MSG_ZEROCOPY = 0x4000000
 
 
@@ -105,7 +107,8 @@ class SendCall(Call):
         address = message.where.raw if message.where else b""
         passed: list[int] = []
         try:
-            return self._send(message, address, _translate(self, message.control, passed))
+            control = _translate(self, message.control, passed, confined=_confined(message.where))
+            return self._send(message, address, control)
         finally:
             for fd in passed:
                 os.close(fd)
@@ -293,13 +296,20 @@ def _message(call: SendCall, raw: bytes) -> Message:
     return Message(pieces, ancillary, where)
 
 
-def _translate(call: SendCall, control: bytes, passed: list[int]) -> bytes:
+def _confined(where: Destination | None) -> bool:
+    """Tell whether a message may be for this machine itself: where it is connected to, or by its address."""
+    event = None if where is None else where.event
+    return not isinstance(event, ConnectEvent) or event.address is None or event.address.is_loopback
+
+
+def _translate(call: SendCall, control: bytes, passed: list[int], *, confined: bool) -> bytes:
     """Put our copies in the place of the target's descriptors, and our pid in that of its own.
 
     Args:
         call: The call.
         control: Ancillary data of the target; kinds that could redirect a packet are refused.
         passed: Takes the copies; the caller closes them.
+        confined: Let no interface be chosen (pktinfo, ip(7)): by another one the message would leave.
     """
     notification = call.notification
     out = bytearray(control)
@@ -323,6 +333,8 @@ def _translate(call: SendCall, control: bytes, passed: list[int]) -> bytes:
             _ensure_own(notification, *_UCRED.unpack_from(control, start))
             struct.pack_into("=i", out, start, os.getpid())
             credentials = True
+        elif confined and (level, kind) in _INTERFACES and end - start >= _INTERFACES[level, kind] + 4:
+            struct.pack_into("=i", out, start + _INTERFACES[level, kind], 0)
         at += (length + 7) & ~7
     identity = notification.identity
     if call.domain == socket.AF_UNIX and not credentials and identity.euid != os.geteuid():

@@ -28,6 +28,7 @@ from rampart_seccomp.events import (
 
 __all__ = ["DECODERS", "Destination", "bind", "connect", "destination", "listen", "read_address"]
 
+_SO_BINDTOIFINDEX = 62
 _UNIX_MAX = 110  # sizeof(struct sockaddr_un)
 _NAME_SERVICES = (
     *(b"/run/nscd/", b"/run/systemd/resolve/", b"/run/avahi-daemon/", b"/run/nslcd/", b"/var/run/nscd/"),
@@ -78,13 +79,26 @@ def destination(call: Call, raw: bytes, copy: int) -> Destination:
     if isinstance(address, IPAddress):
         _expect(domain, socket.AF_INET, socket.AF_INET6)
         if address.port == DNS_PORT and call.setting.dns is not None:
+            _ensure_at_large(copy)
             return _name_service(call.setting.dns, raw, address, kind)
+        if address.destination.is_loopback:
+            _ensure_at_large(copy)
         event = ConnectEvent(
             protocol=kind, address=address.destination, port=address.port, syscall=notification.syscall
         )
         return Destination(address.rewritten(raw), event)
     _expect(domain, socket.AF_UNIX)
     return _unix_destination(call, raw, address)
+
+
+def _ensure_at_large(copy: int) -> None:
+    """Raise ENETUNREACH for a socket that is bound to an interface, as by a link-local address (ipv6(7)).
+
+    What it sends to an address of this machine would leave by that interface.
+    """
+    with socket.socket(fileno=os.dup(copy)) as probe:
+        if probe.getsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX):
+            raise OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
 
 
 def _name_service(service: NameService, raw: bytes, address: IPAddress, kind: str) -> Destination:

@@ -20,6 +20,7 @@ _OPTIONS = (
     (_SOL_IP, 16),  # IP_IPSEC_POLICY: a tunnel's end of one's own
     (_SOL_IP, 17),  # IP_XFRM_POLICY
     (_SOL_IP, 19),  # IP_TRANSPARENT: foreign addresses as one's own
+    (_SOL_IP, 50),  # IP_UNICAST_IF: as SO_BINDTODEVICE
     (_SOL_IPV6, 6),  # IPV6_2292PKTOPTIONS: any of the headers below
     (_SOL_IPV6, 32),  # IPV6_FLOWLABEL_MGR: a label can carry a routing header
     (_SOL_IPV6, 34),  # IPV6_IPSEC_POLICY
@@ -31,7 +32,10 @@ _OPTIONS = (
     (_SOL_IPV6, 64),  # IP6T_SO_SET_REPLACE: the whole machine's packet rules
     (_SOL_IPV6, 65),  # IP6T_SO_SET_ADD_COUNTERS
     (_SOL_IPV6, 75),  # IPV6_TRANSPARENT
+    (_SOL_IPV6, 76),  # IPV6_UNICAST_IF
+    (_SOL_SOCKET, 25),  # SO_BINDTODEVICE: an address of this machine would be one beyond that interface
     (_SOL_SOCKET, 36),  # SO_MARK: chooses among the host's routes and translations
+    (_SOL_SOCKET, 62),  # SO_BINDTOIFINDEX
     (_SOL_TCP, 19),  # TCP_REPAIR: a connection that no connect has made
 )
 # Any level's option numbers above those of the sockets' own are tables of the machine: iptables, arptables
@@ -53,11 +57,10 @@ def _socket_cases() -> Iterator[Case]:
 def _option_cases() -> Iterator[Case]:
     """Give what setsockopt(2) is refused for: level and name are registers, whatever the socket.
 
-    Free, since the destination stays the one that was judged: the choice of an interface (SO_BINDTODEVICE,
-    IP_UNICAST_IF) or of a source address (IP_FREEBIND, IP_BIND_ADDRESS_NO_PORT, pktinfo),
-    TCP_FASTOPEN_CONNECT (connect is judged), TCP_ULP, socket filters, SO_ZEROCOPY, what is received
-    (IPV6_RECV*, IPV6_2292*HDR and *OPTS), and the membership in multicast groups, which sends nothing but
-    the report of it.
+    Free, since the destination stays the one that was judged: the choice of a source address (IP_FREEBIND,
+    IP_BIND_ADDRESS_NO_PORT), of an interface for multicast, TCP_FASTOPEN_CONNECT (connect is judged),
+    TCP_ULP, socket filters, SO_ZEROCOPY, what is received (IPV6_RECV*, IPV6_2292*HDR and *OPTS), and the
+    membership in multicast groups, which sends nothing but the report of it.
     """
     for level, name in _OPTIONS:
         yield refused(errno.EPERM, Match(1, INT, level), Match(2, INT, name))

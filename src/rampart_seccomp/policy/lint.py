@@ -151,6 +151,16 @@ def _remarks(policy: Policy, rule: Rule, unreachable: Unreachable) -> Iterator[t
         what = _whole(parse_host(text))
         if what is not None:
             yield "warning", f".hosts[{index}]", f"{text!r} matches {what}; without `hosts` a rule covers all"
+        if (
+            rule.verdict != "allow"
+            and parse_host(text).beneath
+            and policy.default[Operation.CONNECT] == "allow"
+        ):
+            yield (
+                "warning",
+                f".hosts[{index}]",
+                f"{text!r} is known by name only, and the default allows its addresses to who knows them",
+            )
     for index, entry in enumerate(rule.except_):
         key = f".except[{index}]"
         if isinstance(entry, str):
