@@ -15,6 +15,7 @@ import pytest
 
 import rampart_seccomp as rampart
 from rampart_seccomp.errors import LimitExceeded
+from rampart_seccomp.kernel.landlock import signal_scope
 from rampart_seccomp.policy import Limits
 
 pytestmark = pytest.mark.core
@@ -134,7 +135,7 @@ def test_wall_time_of_the_start(project: Any) -> None:
 @pytest.mark.parametrize("limit", [{"wall_time": 2}, {"processes": 3}])
 def test_stopped_launcher(limit: dict[str, Any], limited: Callable[..., rampart.Policy]) -> None:
     """Stopping the launcher, which a command can bring about as a shell's job, is no way around."""
-    if not rampart.kernel.probes.signal_scope():  # type: ignore[attr-defined]
+    if not signal_scope():
         pytest.skip("without Landlock's signal scope there is no guard")
     code = "import os, time; print(flush=True); time.sleep(0.5); [os.fork() for _ in '123']; time.sleep(876)"
     process: rampart.Popen[bytes] = rampart.Popen(

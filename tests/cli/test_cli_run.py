@@ -69,6 +69,14 @@ def shell(project: Any) -> Shell:
 # The command's own behaviour
 
 
+def test_closed_streams_stay_closed(shell: Shell) -> None:
+    """A program that is started without output has the command's status, and the command has none either."""
+    run = " ".join(shell.argv("--policy", shell.allow_all, "--", "sh", "-c"))
+    script = f"{run} 'test ! -e /proc/self/fd/1; exit $((3 + $?))' >&-"
+    done = subprocess.run(["sh", "-c", script], cwd=shell.root, env=shell.environment, stderr=-1, check=False)
+    assert (done.returncode, done.stderr) == (3, b"")
+
+
 def test_what_is_open_beside_is_not_passed_on(shell: Shell) -> None:
     """A descriptor that the program inherits, and that no policy was asked about, does not reach the tree."""
     with (shell.root / "out.txt").open("w") as beside:

@@ -37,10 +37,14 @@ class Crew:
 
     def __init__(self) -> None:
         self.inherited = _inherited()
+        self._orders: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self.pool = Pool()
         self.vigil = Vigil(_waiting_max(), self.pool.lending)
-        self._orders: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        threading.Thread(target=self._lead, name="rampart-session", daemon=True).start()
+        try:
+            threading.Thread(target=self._lead, name="rampart-session", daemon=True).start()
+        except RuntimeError:
+            self.close()
+            raise
 
     def lead(self, job: Job) -> None:
         """Have the leading thread run this, after what it was given before."""

@@ -19,7 +19,7 @@ _HEAD = struct.Struct("=IiIIIIQQ")
 _SIZE = struct.Struct("=I")
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Landed:
     """An exec that has come to its end.
 

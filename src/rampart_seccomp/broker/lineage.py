@@ -45,7 +45,7 @@ class Started(Protocol):
         ...
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Standing:
     """What a process is known to be.
 

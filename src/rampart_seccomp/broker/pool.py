@@ -33,7 +33,8 @@ class Pool:
     def __init__(self, limit: int = 32) -> None:
         self._limit = limit
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._lock = threading.Lock()
+        # Reentrant: the garbage collector can close an idle pool in one of its own threads, wherever that is.
+        self._lock = threading.RLock()
         self._threads = 0
         self._lent = 0
         self._idle = 0

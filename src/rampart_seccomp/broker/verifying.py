@@ -69,14 +69,14 @@ class Beside(Protocol):
         ...
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class _Told:
     """A program that was started in Python."""
 
     program: Program
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Flight:
     """One exec on its way.
 

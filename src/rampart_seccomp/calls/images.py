@@ -38,7 +38,7 @@ _LOADER_OPTIONS = {
 """Options of glibc's and musl's loaders before the program, and how many arguments they take (ld.so(8))."""
 
 
-@attrs.frozen(eq=False, repr=False)
+@attrs.frozen(repr=False)
 class Script:
     """A ``#!`` line.
 

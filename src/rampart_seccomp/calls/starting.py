@@ -48,7 +48,7 @@ _LOADER_STARTS = ("ld", "libc.musl-")
 _LOADER_PLACES = ("/lib*", "/lib*/*-linux-*", "/usr/lib*", "/usr/lib*/*-linux-*")
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Expected:
     """What a process must be once its exec has committed.
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-__all__ = ["FAILURE", "Parser", "complain", "entry", "main"]
+__all__ = ["FAILURE", "Parser", "complain", "entry", "flush", "main"]
 
 PROGRAM = "rampart-seccomp"
 
@@ -82,6 +82,13 @@ def complain(message: str, program: str = PROGRAM) -> None:
     print(f"{program}: {printable(message)}", file=sys.stderr, flush=True)
 
 
+def flush() -> None:
+    """Write what is still to be written; a stream is None if it was closed when the program began."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+
+
 def entry() -> NoReturn:
     """Be the program: run the command line, and end as it says.
 
@@ -95,8 +102,7 @@ def entry() -> NoReturn:
         status = leaving.code if isinstance(leaving.code, int) else FAILURE
     try:
         atexit._run_exitfuncs()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        flush()
     finally:
         os._exit(status)
 
@@ -133,7 +139,7 @@ def _guarded(name: str, arguments: list[str]) -> int:
     program = f"{PROGRAM} {name}"
     try:
         status: int = importlib.import_module(f"{__name__}.{MODULES.get(name, name)}").main(arguments)
-        sys.stdout.flush()
+        flush()
     except BrokenPipeError:
         # Whoever read us has gone; the interpreter must not complain about that at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rampart_seccomp.cli import FAILURE, Parser, complain
+from rampart_seccomp.cli import FAILURE, Parser, complain, flush
 from rampart_seccomp.errors import CommandDenied, RampartError
 
 if TYPE_CHECKING:
@@ -240,8 +240,7 @@ def _not_started(program: bytes, error: OSError) -> int:
 
 def _die_of(signo: int) -> int:
     """Die of a signal, as the command did, without a second core file."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    flush()
     # One byte is too little for a core file, and tells core(5) not to start a handler either.
     _, hard = resource.getrlimit(resource.RLIMIT_CORE)
     limit = 1 if hard == resource.RLIM_INFINITY else min(1, hard)

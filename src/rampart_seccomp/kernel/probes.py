@@ -18,9 +18,9 @@ import attrs
 
 from rampart_seccomp.errors import KernelSupportError, LibraryMissing
 from rampart_seccomp.kernel import libseccomp
-from rampart_seccomp.kernel.landlock import SCOPE_ABI, landlock_abi
+from rampart_seccomp.kernel.landlock import SCOPE_ABI, landlock_abi, signal_scope
 
-__all__ = ["Features", "Finding", "probe"]
+__all__ = ["SCOPE_ABI", "Features", "Finding", "probe", "signal_scope"]
 
 State = Literal["ok", "degraded", "missing"]
 
