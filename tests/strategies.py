@@ -387,6 +387,37 @@ def reading_policies(draw: st.DrawFn) -> tuple[Policy, Policy]:
     return first, second
 
 
+_run = st.sampled_from(["git push", "git **", "git", "a", "/a/git **", "/*/a", "g*", "a a*"])
+_images = st.sampled_from(["/a/*", "/a/git", "/usr/bin/**", "/*", "**/a"])
+
+
+@st.composite
+def running_rules(draw: st.DrawFn, name: str) -> Rule:
+    """Rules on exec, by commands or by images, that overlap a lot."""
+    key, entries = draw(st.sampled_from([("commands", _run), ("paths", _images)]))
+    several = st.lists(entries, min_size=1, max_size=2)
+    excepts = [Exemption(**{key: each}) for each in draw(st.lists(several, max_size=1))]
+    return Rule(name=name, verdict=draw(verdicts), operations="exec", except_=excepts, **{key: draw(several)})
+
+
+@st.composite
+def running_policies(draw: st.DrawFn) -> tuple[Policy, Policy]:
+    """Two policies of such rules, of which they share most."""
+    shared = [draw(running_rules(f"r{number}")) for number in range(draw(st.integers(0, 2)))]
+    default = draw(verdicts)
+    own = [[draw(running_rules(name)) for name in draw(st.sampled_from([[], ["own"]]))] for _ in range(2)]
+    first, second = (Policy(rules=[*shared, *more], default={"exec": default}) for more in own)
+    return first, second
+
+
+STARTS = [
+    ExecEvent(path=path, argv=argv, named=named)
+    for path in (b"/a/git", b"/a/a", b"/x", b"/usr/bin/git", b"/b/b/a")
+    for argv in ((b"x",), (b"git", b"push"), (b"/a",), (b"git",), (b"a", b"ab"), ())
+    for named in (None, b"/a/git", b"/usr/bin/a", b"/x", b"/b/git", b"/usr/bin/git")
+]
+"""Execs of every kind that these rules tell apart, and more."""
+
 PATHS = [
     b"/" + b"/".join(names)
     for depth in range(5)

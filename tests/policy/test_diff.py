@@ -94,6 +94,12 @@ class TestExact:
         check(pair, [FileEvent(operation=Operation.READ, path=path) for path in strategies.PATHS])
 
     @strategies.bounded
+    @given(strategies.running_policies())
+    def test_all_starts(self, pair: tuple[Policy, Policy]) -> None:
+        """So are, for rules on exec, images, names they are started under, and arguments."""
+        check(pair, [*strategies.STARTS])
+
+    @strategies.bounded
     @given(strategies.acting_policies(), strategies.acting_policies())
     def test_whoever_acts(self, one: Policy, other: Policy) -> None:
         """For rules on who acts, every process of some kinds is looked at."""

@@ -191,6 +191,16 @@ class TestUnreachable:
                 True,
             ),
             (
+                deny("read", paths=["/tmp/**", "/var/tmp/**", "/dev/shm/**"], name="one"),
+                allow("read", paths=["@tmp"], name="covered"),
+                True,
+            ),
+            (
+                deny("read", paths=["@tmp"], name="one"),
+                allow("read", paths=["/tmp/x"], name="covered"),
+                False,
+            ),
+            (
                 deny("read", paths=["~/**"], except_=["/root/**"], name="one"),
                 allow("read", paths=["~/x"], name="covered"),
                 True,

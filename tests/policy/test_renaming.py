@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 import strategies
 from rampart_seccomp.events import ConnectEvent, ExecEvent, FileEvent, Operation, Process, Program
-from rampart_seccomp.policy import Decision, Grant, Matcher, Policy, allow, ask, deny
+from rampart_seccomp.policy import Decision, Grant, Matcher, Policy, Rule, allow, ask, deny
+from rampart_seccomp.policy.analysis import renamed
 from rampart_seccomp.policy.terms import FILE_OPERATIONS, VERDICTS
 from strategies import DIRECTORY, HOME
 
@@ -58,6 +59,33 @@ PROCESSES = [
     ),
 ]
 """Who may act: nobody known, and every program of some policies, alone and beneath others, clean and not."""
+
+
+ACTORS = [
+    None,
+    *(
+        Process(pid=1, tid=1, lineage=lineage)
+        for count in (1, 2)
+        for lineage in itertools.product(
+            [
+                Program(path, argv, clean)
+                for path, argv in (
+                    (b"/a/git", (b"git", b"push")),
+                    (b"/a/git", (b"git",)),
+                    (b"/x", (b"x",)),
+                    (b"/y", (b"y",)),
+                    (b"/y", (b"git", b"push")),
+                )
+                for clean in (True, False)
+            ],
+            repeat=count,
+        )
+    ),
+]
+"""Everybody whom rules on these programs and commands tell apart."""
+
+SUFFIXES = [path if path != b"/" else b"" for path in strategies.PATHS]
+"""What may stand behind a name."""
 
 
 def strictness(bound: Matcher, path: bytes, argv: tuple[bytes, ...]) -> dict[str, int]:
@@ -150,6 +178,85 @@ class TestSound:
             key = str(lost.operation)
             judged = [name for name in before if name.startswith(key)]
             assert any(after[name] < before[name] for name in judged)
+
+
+class TestExact:
+    """What is refused for files would widen: there are a name and somebody who may do more."""
+
+    def less_restricted(
+        self, bound: Matcher, names: tuple[bytes, bytes], suffixes: list[bytes], actors: list[Process | None]
+    ) -> bool:
+        for suffix, process in itertools.product(suffixes, actors):
+            before, after = (
+                bound.decide(FileEvent(operation=Operation.READ, path=name + suffix, process=process))
+                for name in names
+            )
+            if VERDICTS.index(after.verdict) < VERDICTS.index(before.verdict):
+                return True
+        return False
+
+    @strategies.bounded
+    @given(
+        strategies.reading_policies(),
+        st.sampled_from([b"/a", b"/b", b"/c", b"/a/b", b"/a/c", b"/b/ab/a"]),
+        st.sampled_from([b"/a", b"/b", b"/c", b"/a/b", b"/b/a", b"/c/c/c"]),
+        st.booleans(),
+    )
+    def test_overlapping_rules(
+        self, policies: tuple[Policy, Policy], old: bytes, new: bytes, directory: bool
+    ) -> None:
+        """Refused or not, it is right."""
+        bound = policies[0].matcher(home=HOME, directory=DIRECTORY)
+        lost = bound.widens(old, new, directory=directory, program=False)
+        suffixes = SUFFIXES if directory else [b""]
+        assert (lost is not None) == self.less_restricted(bound, (old, new), suffixes, [None])
+
+    @strategies.bounded
+    @given(
+        strategies.acting_policies(),
+        st.sampled_from(
+            [(b"/a", b"/b"), (b"/a/y", b"/b/y"), (b"/a/y", b"/c"), (b"/c", b"/b"), (b"/a/x", b"/c")]
+        ),
+        st.booleans(),
+    )
+    def test_whoever_acts(self, policy: Policy, names: tuple[bytes, bytes], directory: bool) -> None:
+        """So it is for rules on who acts."""
+        bound = policy.matcher(home=HOME, directory=DIRECTORY)
+        for old, new in (names, names[::-1]):
+            lost = bound.widens(old, new, directory=directory, program=False)
+            suffixes = [b"", b"/x", b"/z", b"/z/x"] if directory else [b""]
+            assert (lost is not None) == self.less_restricted(bound, (old, new), suffixes, ACTORS)
+
+    @pytest.mark.parametrize(
+        ("rules", "kept"),
+        [
+            ([deny("read", paths=["/b/x*", "/b/[!x]*/**", "/b", "/b/x*/**"])], True),
+            ([deny("read", paths=["/b/x*/**", "/b/[!x]*/**"])], False),
+            ([deny("read", paths=["/b/**"], programs=["/p"]), deny("read", paths=["/b"])], False),
+            (
+                [
+                    deny("read", paths=["/b/**"], programs=["/p"]),
+                    ask("read", paths=["/b/**"], except_=[{"programs": ["/p"]}]),
+                ],
+                True,
+            ),
+        ],
+    )
+    def test_by_several(self, rules: list[Rule], kept: bool) -> None:
+        """What one rule asks about may be covered by several elsewhere, if they leave nothing out."""
+        bound = matcher(ask("read", paths=["/a/**"], name="asked"), *rules)
+        assert (bound.widens(b"/a", b"/b", directory=True, program=False) is None) == kept
+
+    def test_a_bound_is_no_proof(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What would take too long is refused."""
+        several = deny("read", paths=["/b/x*", "/b/[!x]*/**", "/b", "/b/x*/**"])
+        bound = matcher(ask("read", paths=["/a/**"]), several)
+        monkeypatch.setattr(renamed, "EVENTS_MAX", 1)
+        assert bound.widens(b"/a", b"/b", directory=True) is not None
+        monkeypatch.setattr(renamed, "EVENTS_MAX", 100)
+        assert bound.widens(b"/a", b"/b", directory=True) is None
+        monkeypatch.setattr(renamed, "WORK_MAX", 1)
+        assert bound.widens(b"/a", b"/b", directory=True) is not None
 
 
 SECRETS = deny(["read", "write"], paths=["~/.ssh/**", "./**/.env"], except_=["~/.ssh/*.pub"], name="secrets")

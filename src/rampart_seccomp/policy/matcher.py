@@ -143,6 +143,14 @@ class Matcher:
             decision = self._decide(self.subject(event))
         return self._granted(event, decision) if self._grants else decision
 
+    def ruled(self, event: Event) -> Decision:
+        """Judge one event by rules and defaults alone, as if there were no grants.
+
+        Raises:
+            TypeError, ValueError: As `decide`.
+        """
+        return self._decide(self.subject(event))
+
     def subject(self, event: Event) -> Subject:
         """Look up the paths of an event.
 
@@ -225,9 +233,7 @@ class Matcher:
         """
         from rampart_seccomp.policy.renaming import widens
 
-        lost = widens(
-            self, self.automaton.walk(old), self.automaton.walk(new), directory=directory, program=program
-        )
+        lost = widens(self, old, new, directory=directory, program=program)
         return self._loosened(old, new, directory) if lost is None else lost
 
     def grant(self, event: Event) -> Grant | None:

@@ -2,7 +2,9 @@
 
 For a directory this is a question about everything beneath it. What a pattern matches beneath a name is the
 set of its tails there (`globs.State.tails`), so "matches no less beneath the new name" is inclusion of such
-sets: sound, since equal tails match equal names, and on the safe side, since unequal tails may too.
+sets: sound, since equal tails match equal names, and on the safe side, since unequal tails may too. Where it
+is no proof for files and sockets, all that the patterns tell apart beneath is tried out, up to a bound. For
+execs, and for programs that rules name, what is written is compared.
 """
 
 from __future__ import annotations
@@ -90,15 +92,18 @@ def _within(small: frozenset[Tail], large: frozenset[Tail]) -> bool:
 
 
 def widens(
-    matcher: Matcher, old: State, new: State, *, directory: bool, program: bool = True
+    matcher: Matcher, old_name: bytes, new_name: bytes, *, directory: bool, program: bool = True
 ) -> Decision | None:
-    """Implement `Matcher.widens` on the automaton's states of the two names."""
+    """Implement `Matcher.widens`, grants aside."""
+    old, new = matcher.automaton.walk(old_name), matcher.automaton.walk(new_name)
     if old is new:
         return None
     # Neither a port nor, for what is no program, an exec has anything to do with the name.
     aside = {Operation.LISTEN} if program else {Operation.LISTEN, Operation.EXEC}
     for operation in Operation:
         lost = None if operation in aside else _lost(matcher, operation, old, new, directory)
+        if lost is not None and _keeps(matcher, operation, old_name, new_name, directory):
+            lost = None
         if lost is None and operation is Operation.READ and matcher.redirects:
             lost = _revealed(matcher, old, new, directory)
         if lost is None and program and operation in matcher.process_operations:
@@ -141,6 +146,16 @@ def _shows_no_more(one: Entry, other: Entry) -> bool:
     """Say whether what the first redirects to shows nothing of a file that the second does not show."""
     ours, theirs = (None if each.rule is None else each.rule.redirect for each in (one, other))
     return ours is not None and (ours.hides or ours == theirs)
+
+
+def _keeps(matcher: Matcher, operation: Operation, old: bytes, new: bytes, directory: bool) -> bool:
+    """Say whether all that rules cover together is as restricted as before, though not rule by rule."""
+    if operation is Operation.EXEC:
+        return False
+    # Imported here: most renames need no more than the tails.
+    from rampart_seccomp.policy.analysis.renamed import keeps
+
+    return keeps(matcher, operation, old, new, directory=directory)
 
 
 def _renamed_program(

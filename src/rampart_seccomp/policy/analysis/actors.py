@@ -77,7 +77,7 @@ class Actors:
     def _open(self, event: Event) -> Iterator[_Open]:
         """Give the conditions that nothing but who acts, and variables, decide for this event."""
         for place, layer in enumerate(self._ground.layers):
-            subject = layer.subject(event)
+            subject = layer.subject(self._ground.seen(place, event))
             for entry in layer.about(event.operation):
                 if not entry.conditions.match(subject, strict=entry.strict):
                     continue

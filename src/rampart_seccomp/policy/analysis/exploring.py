@@ -28,6 +28,7 @@ def explore(
     needed: Needed | None = None,
     *,
     least: int = 0,
+    work: int | None = None,
 ) -> Iterator[tuple[int, tuple[bytes, ...]]]:
     """Give the sets of slots that some sequence of words matches, each with a shortest sequence.
 
@@ -36,6 +37,7 @@ def explore(
         language: What the words are.
         needed: Says which slots matter; the sets given have no others. None: all do.
         least: How many words a sequence has at least.
+        work: How many positions in the patterns are looked at; None: `WORK_MAX`.
 
     Raises:
         TooLarge: There are too many.
@@ -43,7 +45,7 @@ def explore(
     automaton = Automaton(patterns)
     start = _narrowed(automaton, automaton.start, needed)
     seen = {(start, 0)}
-    work = 0
+    looked, limit = 0, WORK_MAX if work is None else work
     given: set[int] = set()
     left: set[tuple[frozenset[int], int]] = set()
     # By the number of words, then by their length: the first one that comes to a state is a shortest.
@@ -60,14 +62,14 @@ def explore(
             continue
         left.add((ahead, min(depth, least)))
         for name, reached in _steps(automaton, ahead, language):
-            work += len(reached) + 1
+            looked += len(reached) + 1
             after = _narrowed(automaton, reached, needed)
             # A state that is come to with too few words is another one.
             key = (after, min(depth + 1, least))
             if key not in seen:
                 seen.add(key)
                 heapq.heappush(queue, (depth + 1, length + len(name), (*words, name), after))
-            if work > WORK_MAX:
+            if looked > limit:
                 raise TooLarge(f"more than {len(seen)} kinds of places that the patterns tell apart")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from rampart_seccomp.events import Event
 from rampart_seccomp.policy.conditions import Conditions
 from rampart_seccomp.policy.globs import Tail
 from rampart_seccomp.policy.matcher import Matcher
@@ -36,16 +37,13 @@ class Ground:
         self.layers = tuple(layers)
         self._known: dict[frozenset[Tail], int] = {}
         self._tails: list[frozenset[Tail]] = []
-        self._own: list[dict[int, int]] = []
-        for layer in self.layers:
-            sets: dict[int, list[Tail]] = {}
-            for tail, slot in layer.automaton.patterns():
-                sets.setdefault(slot.bit_length(), []).append(tail)
-            self._own.append({slot: self.add(tails) for slot, tails in sets.items()})
+        self._own: dict[int, dict[int, int]] = {}
 
     def add(self, tails: Iterable[Tail]) -> int:
-        """Give the slot of a set of patterns."""
+        """Give the slot of a set of patterns; 0 if there are none."""
         key = frozenset(tails)
+        if not key:
+            return 0
         known = self._known.get(key)
         if known is None:
             known = self._known[key] = 1 << len(self._tails)
@@ -59,7 +57,14 @@ class Ground:
             place: The layer's place among `layers`.
             own: One slot of its matcher.
         """
-        return self._own[place][own.bit_length()] if own else 0
+        if not own:
+            return 0
+        if place not in self._own:
+            sets: dict[int, list[Tail]] = {}
+            for tail, slot in self.layers[place].automaton.patterns():
+                sets.setdefault(slot.bit_length(), []).append(tail)
+            self._own[place] = {slot: self.add(tails) for slot, tails in sets.items()}
+        return self._own[place][own.bit_length()]
 
     def paths(self, place: int, given: Conditions, *, sockets: bool) -> int:
         """Give the slot of the path patterns of conditions: `ALWAYS` if they have none, 0 if none can match.
@@ -72,6 +77,10 @@ class Ground:
         if sockets:
             return self.slot(place, given.sockets) if given.hosts else ALWAYS
         return self.slot(place, given.paths) if given.paths else ALWAYS
+
+    def seen(self, place: int, event: Event) -> Event:
+        """Give an event as one of the layers is asked about it."""
+        return event
 
     def patterns(self, slots: int) -> Iterator[tuple[Tail, int]]:
         """Give the patterns of these slots."""

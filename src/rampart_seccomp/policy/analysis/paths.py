@@ -40,10 +40,12 @@ class Paths:
 
     Args:
         ground: The matchers.
+        work: How many positions in the patterns a search may look at; None: as many as `explore` does.
     """
 
-    def __init__(self, ground: Ground) -> None:
+    def __init__(self, ground: Ground, work: int | None = None) -> None:
         self._ground = ground
+        self._work = work
         self._known: dict[object, list[tuple[int, bytes]]] = {}
 
     def classes(
@@ -81,7 +83,7 @@ class Paths:
         if key not in self._known:
             asked = extra | united(row.asked for rows in layers for row in rows)
             needed = functools.partial(_needed, layers, extra, focus)
-            found = explore(self._ground.patterns(asked), NAMES, needed, least=least)
+            found = explore(self._ground.patterns(asked), NAMES, needed, least=least, work=self._work)
             self._known[key] = [(mask, b"/" + b"/".join(names)) for mask, names in found]
         return self._known[key]
 
@@ -92,7 +94,7 @@ class Paths:
             TooLarge: There are too many.
         """
         if slots not in self._known:
-            found = explore(self._ground.patterns(slots), NAMES, least=1)
+            found = explore(self._ground.patterns(slots), NAMES, least=1, work=self._work)
             self._known[slots] = [(mask, b"/" + b"/".join(names)) for mask, names in found]
         return self._known[slots]
 

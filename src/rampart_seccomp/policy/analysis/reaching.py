@@ -31,6 +31,9 @@ PLACES = (
 """Homes and launch directories: apart, and one within the other. What a rule does depends on them, and a file
 is to be judged alike everywhere, so a rule must never decide at any of them."""
 
+_TEMPORARY = b"/\xfft"
+"""$TMPDIR, which is no directory that a pattern names either."""
+
 PLACES_MAX = 64
 """Places for one rule, after which it is too large."""
 
@@ -90,12 +93,8 @@ class Reach:
             return False
         if self._all is None:
             policy = Policy(rules=self._rules, grants=self._grants)
-            self._all = Matcher(policy, anchors=Anchors(*PLACES[0], None, links=False))
-        tails = (
-            tail
-            for text in rule.paths
-            for tail in Anchors(*PLACES[0], None, links=False).bind(parse(text), strict=True)
-        )
+            self._all = Matcher(policy, anchors=_anchors(*PLACES[0]))
+        tails = (tail for text in rule.paths for tail in _anchors(*PLACES[0]).bind(parse(text), strict=True))
         for mask, names in explore(((tail, 1) for tail in tails), NAMES):
             if mask:
                 event = FileEvent(operation=operation, path=b"/" + b"/".join(names))
@@ -113,13 +112,17 @@ class Reach:
             raise TooLarge(f"more than {PLACES_MAX} places that its exceptions name")
         found: dict[int, Rule | Grant] = {}
         for home, directory in places:
-            matcher = Matcher(policy, anchors=Anchors(home, directory, None, links=False))
+            matcher = Matcher(policy, anchors=_anchors(home, directory))
             entry = next(each for each in matcher.entries[operation] if each.rule is rule)
             for instead in _instead(matcher, entry, operation):
                 if instead is None:
                     return None
                 found[id(instead)] = instead
         return list(found.values())
+
+
+def _anchors(home: bytes, directory: bytes) -> Anchors:
+    return Anchors(home, directory, _TEMPORARY, links=False)
 
 
 def _is_above(other: Rule, rule: Rule, operation: Operation) -> bool:
