@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import json
 import os
 import re
 import shutil
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -214,3 +218,95 @@ def test_denied_by_who_acts(project: Any) -> None:
 
     assert done.stdout == "x\n"
     assert [denial.rule for denial in done.denials] == ["cat"]
+
+
+SPAWNER = """
+import errno, os, sys
+print(os.getpid(), flush=True)
+for line in sys.stdin:
+    pid = os.fork()
+    if pid == 0:
+        print(os.getpid(), flush=True)
+        sys.stdin.readline()
+        try: os.execv("/bin/true", ["true"])
+        except OSError as failure: os._exit(failure.errno)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+"""
+
+
+class Spawner:
+    """A tree that forks and starts a program when it is told to, step by step."""
+
+    def __init__(self, process: rampart.Popen[str]) -> None:
+        self.process = process
+        self.read()
+
+    def fork(self) -> int:
+        """Have it fork; give the pid of the child, which waits."""
+        return self.tell()
+
+    def execute(self) -> int:
+        """Have the child execute; give its exit status, or the errno."""
+        return self.tell()
+
+    def tell(self) -> int:
+        """Send a line; give the answer."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+        return self.read()
+
+    def read(self) -> int:
+        """Read a number."""
+        assert self.process.stdout is not None
+        return int(self.process.stdout.readline())
+
+
+@pytest.fixture
+def spawner(let_go: list[ExecCall]) -> Iterator[Spawner]:
+    """A tree whose execs the engine judges: the first was seen to be traced."""
+    policy = OPEN.with_rules(rampart.deny("exec", paths=["/nowhere"], name="nowhere"))
+    with rampart.Broker(policy) as broker:
+        command = [*PYTHON, "-c", SPAWNER]
+        process = rampart.Popen(command, broker=broker, stdin=-1, stdout=-1, text=True, bufsize=1)
+        with process:
+            spawner = Spawner(process)
+            while let_go:
+                let_go.clear()
+                spawner.fork()
+                assert spawner.execute() == 0
+            yield spawner
+            process.kill()
+
+
+PTRACE_SEIZE, WALL = 0x4206, 0x40000000
+
+
+def test_untraced(spawner: Spawner, let_go: list[ExecCall]) -> None:
+    """What cannot be traced is a question, which Python denies; the next, too, which shows that one can."""
+    ptrace = ctypes.CDLL(None, use_errno=True).ptrace
+    ptrace.argtypes = [ctypes.c_long, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p]
+    pid = spawner.fork()
+    assert ptrace(PTRACE_SEIZE, pid, None, None) == 0
+    # Of a traced process, the tracer hears first that it has ended.
+    tracer = threading.Thread(target=os.waitpid, args=(pid, WALL))
+    tracer.start()
+    assert spawner.execute() == errno.EPERM
+    tracer.join()
+    assert len(let_go) == 1
+
+    results = []
+    for _ in range(3):
+        spawner.fork()
+        results.append(spawner.execute())
+    assert (results, len(let_go)) == ([0, 0, 0], 2)
+
+
+def test_launcher_is_stopped(spawner: Spawner, let_go: list[ExecCall]) -> None:
+    """A launcher that was stopped is continued, as an exec of the engine waits for it."""
+    assert spawner.process.session._listener is not None
+    launcher = spawner.process.session._listener.launcher
+    spawner.fork()
+    os.kill(launcher, signal.SIGSTOP)
+
+    assert (spawner.execute(), len(let_go)) == (0, 0)

@@ -77,13 +77,13 @@ static size_t some_size(size_t most)
 
 static void put(struct model *model)
 {
-    const size_t path_size = some_size(RS_PATH_ROOM), who_size = some_size(RS_WHO_ROOM);
+    const size_t path_size = some_size(RS_OBJECT_ROOM), who_size = some_size(RS_WHO_ROOM);
     struct rs_record head = {.sequence = ++sequence};
     char *path = content(sequence, path_size), *who = content(sequence + 1, who_size);
     const int rc = rs_journal_put(model->journal, &head, path, path_size, who, who_size);
     free(path);
     free(who);
-    if (path_size > RS_PATH_ROOM || who_size > RS_WHO_ROOM) {
+    if (path_size > RS_OBJECT_ROOM || who_size > RS_WHO_ROOM) {
         EXPECT(rc == -EINVAL);
         return;
     }
