@@ -10,7 +10,10 @@ from benchmarks.ways import BARE, CALLS, EVERYTHING, PEERS
 __all__ = ["FREE", "HELD", "measure"]
 
 FREE = ("getppid", "stat", "read")
-HELD = ("open performed", "open denied", "create+unlink", "connect", "sendmsg", "sendmsg connected")
+HELD = (
+    *("open performed", "open clean", "open denied", "create+unlink"),
+    *("connect", "sendmsg", "sendmsg connected"),
+)
 SPAWNS = ("spawn", "spawn static")
 SAMPLES = dict.fromkeys(FREE, 2_000) | dict.fromkeys(HELD, 3_000) | dict.fromkeys(SPAWNS, 200)
 

@@ -84,6 +84,14 @@ def _limit(figures: Sequence[Figure]) -> Iterable[Goal]:
             2.0,
             detail=_us(ours, smallest),
         )
+        ours = find(figures, f"limit, {place}", "open clean", OURS)
+        smallest = find(figures, f"limit, {place}", "open clean", "limit")
+        yield Goal(
+            f"open clean, beside the limit's CONTINUE open, {place}",
+            _ratio(ours),
+            1.5,
+            detail=_us(ours, smallest),
+        )
 
 
 def _calls(figures: Sequence[Figure]) -> Iterable[Goal]:

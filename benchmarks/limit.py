@@ -24,6 +24,7 @@ MODES = {
     "round trip": "trip",
     "open continued": "continue",
     "open performed": "addfd",
+    "open clean": "continue",
     "open denied": "deny",
 }
 """What the smallest broker does for each."""
@@ -73,7 +74,7 @@ def _quantiles(stage: Stage, settings: Settings, cpu: str) -> Callable[[str, Way
             way = attrs.evolve(way, prefix=Limit(MODES[name], cpu))
         elif way.name == "bare":
             way = attrs.evolve(way, prefix=Limit("bare", cpu))
-            call = "getppid" if call == "getppid" else "open performed"
+            call = call if call in ("getppid", "open clean") else "open performed"
         elif name in CALLS:
             raise NotMeasured("nothing that Rampart does")
         return stage.quantiles(way, call, settings.count(5_000), settings.seconds)

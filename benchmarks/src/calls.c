@@ -55,6 +55,13 @@ static bool open_call(void)
     return opened >= 0;
 }
 
+/* What every policy here lets everybody read, far away from what it restricts; no link leads there. */
+static bool clean_call(void)
+{
+    opened = open("/usr/bin/env", O_RDONLY | O_CLOEXEC);
+    return opened >= 0;
+}
+
 static bool denied_call(void) { return open(".env", O_RDONLY | O_CLOEXEC) < 0 && (errno == EACCES || errno == EPERM); }
 
 static bool create_call(void)
@@ -157,6 +164,7 @@ static const struct timed calls[] = {
     {"stat", 100, NULL, NULL, stat_call, NULL},
     {"read", 100, prepare_read, NULL, read_call, NULL},
     {"open performed", 1, NULL, NULL, open_call, close_it},
+    {"open clean", 1, NULL, NULL, clean_call, close_it},
     {"open denied", 1, NULL, NULL, denied_call, NULL},
     {"create+unlink", 1, NULL, NULL, create_call, NULL},
     {"connect", 1, prepare_connect, new_socket, connect_call, accept_and_abort},

@@ -156,6 +156,7 @@ def test_a_wrong_filter_with_the_right_checksum_is_built_again(cache: Path, buil
 def test_each_kind_of_filter_has_its_own_file(cache: Path) -> None:
     """Filters that hold different calls are kept apart, and none is taken for another."""
     kinds = [Traps(), Traps(scoped=False), Traps(restricted=()), Traps(features={"sysv-ipc"})]
+    kinds += [Traps(restricted=(), opens=False)]
     made = [filters.load_filter(traps) for traps in kinds]
     assert len({each.fingerprint for each in made}) == len(kinds)
     assert [filters.load_filter(traps) for traps in kinds] == made

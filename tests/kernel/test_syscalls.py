@@ -342,6 +342,26 @@ def test_attributes_are_held_only_where_reading_may_be_restricted() -> None:
     ]
 
 
+def test_opens_are_free_only_where_they_read() -> None:
+    """Without a flag that writes, creates or truncates, and with O_PATH; only where no read is restricted."""
+    reading = Traps(restricted=(), opens=False)
+    base = table(Traps(restricted=()))
+    assert {name for name in base if table(reading)[name] != base[name]} == {"open", "openat"}
+    path_only = 0o10000000
+    changing = (0o1, 0o2, 0o3, 0o100, 0o1000, 0o20200000)
+    for name, place in (("open", 1), ("openat", 2)):
+        number = next(number for number, entry in by_number().items() if entry.name == name)
+        for extra in (0, 0o2000000, 0o200000, 0o400000, 0o4000, 0o1000000):
+            for flags in (0, *changing, path_only, path_only | 0o100):
+                args = [0] * 6
+                args[place] = flags | extra | 0xFFFFFFFF00000000
+                free = flags == 0 or bool(flags & path_only)
+                expected = Disposition.FREE if free else Disposition.MEDIATED
+                assert classify(number, args, reading).disposition is expected
+    with pytest.raises(ValueError, match="restricted"):
+        Traps(opens=False)
+
+
 def test_a_feature_opens_its_calls_and_no_others() -> None:
     """What a policy opens by name is free then, for all arguments; the names are those of policies."""
     assert set(FEATURES) == set(features.FEATURES) - {features.MEMFD_EXEC}, "that one is no call's"

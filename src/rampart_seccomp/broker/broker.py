@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import os
 import threading
 import weakref
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from rampart_seccomp.broker import forks, threads
 from rampart_seccomp.broker.bindings import Bindings
 from rampart_seccomp.broker.crew import Crews
-from rampart_seccomp.broker.enforcing import Prospect, ensure_enforceable, traps_for
+from rampart_seccomp.broker.enforcing import Prospect, ensure_enforceable, traps_for, wants_no_reads
 from rampart_seccomp.broker.engine import Tables
 from rampart_seccomp.broker.granting import Granted, grants_for, overruled, with_grants
 from rampart_seccomp.broker.judge import Judge
@@ -23,6 +24,7 @@ from rampart_seccomp.broker.session import Session
 from rampart_seccomp.broker.telling import Path, Telling
 from rampart_seccomp.broker.wrapping import Wrapped, offer_under
 from rampart_seccomp.cache import cache_directories
+from rampart_seccomp.calls.machine import machine_is_closed
 from rampart_seccomp.calls.shim import checked, lib
 from rampart_seccomp.calls.stillness import Stillness
 from rampart_seccomp.errors import AuditError, BrokerClosed
@@ -108,6 +110,7 @@ class Broker:
         self._files = dict.fromkeys(policy.files)
         self._closed = False
         self._scoped = signal_scope()
+        self._logs = audit is not None
         self._filters: dict[Traps, Filter] = {}
         self._filter(self._traps(policy))
         checked(lib.rs_interrupt_prepare(), "rt_sigaction")
@@ -355,7 +358,15 @@ class Broker:
         )
 
     def _traps(self, policy: AnyPolicy) -> Traps:
-        return traps_for(policy, self._prospect, scoped=self._scoped)
+        # What is free cannot be recorded. Landlock keeps the /proc of processes outside, with the signals.
+        free = not self._logs and self._scoped and wants_no_reads(policy, self._prospect)
+        return traps_for(
+            policy, self._prospect, scoped=self._scoped, opens=not (free and self._machine_is_closed)
+        )
+
+    @functools.cached_property
+    def _machine_is_closed(self) -> bool:
+        return machine_is_closed()
 
     def _filter(self, traps: Traps) -> Filter:
         if traps not in self._filters:

@@ -14,7 +14,7 @@ from rampart_seccomp.policy import AnyPolicy
 from rampart_seccomp.policy.features import FEATURES
 from rampart_seccomp.policy.terms import to_operations
 
-__all__ = ["Prospect", "ensure_enforceable", "traps_for"]
+__all__ = ["Prospect", "ensure_enforceable", "traps_for", "wants_no_reads"]
 
 _LACKING = {
     Operation.READ: "extended attributes are read without asking",
@@ -53,18 +53,27 @@ class Prospect:
         return cls(operations, features)
 
 
-def traps_for(policy: AnyPolicy, prospect: Prospect, *, scoped: bool) -> Traps:
+def wants_no_reads(policy: AnyPolicy, prospect: Prospect) -> bool:
+    """Say whether a policy neither restricts a read nor wants one recorded, and none to come may."""
+    logs = any(
+        Operation.READ in rule.operations and rule.log for layer in policy.layers for rule in layer.effective
+    )
+    return policy.unrestricted(Operation.READ) and Operation.READ not in prospect.operations and not logs
+
+
+def traps_for(policy: AnyPolicy, prospect: Prospect, *, scoped: bool, opens: bool = True) -> Traps:
     """Say what a tree must be launched with.
 
     Args:
         policy: In force at the launch.
         prospect: What may come.
         scoped: Whether the kernel confines signals to the tree.
+        opens: Whether opens that only read are held.
     """
     restricted = {operation for operation in Operation if not policy.unrestricted(operation)}
     # The other features are decided by the policy in force.
     opened = policy.features & CALLS.keys()
-    return Traps(scoped, opened - prospect.features, restricted | prospect.operations)
+    return Traps(scoped, opened - prospect.features, restricted | prospect.operations, opens)
 
 
 def ensure_enforceable(policy: AnyPolicy, traps: Traps, pid: int | None) -> None:
@@ -90,6 +99,8 @@ def ensure_enforceable(policy: AnyPolicy, traps: Traps, pid: int | None) -> None
     for operation, lacking in _LACKING.items():
         if operation not in traps.restricted and not policy.unrestricted(operation):
             restriction, rule, key = _restriction(policy, operation)
+            if operation is Operation.READ and not traps.opens:
+                lacking = "files are opened for reading without asking"
             raise NotEnforceable(
                 restriction, rule=rule, key=key, operation=str(operation), lacking=lacking, pid=pid
             )

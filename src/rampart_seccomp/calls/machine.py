@@ -12,16 +12,18 @@ name within that, so that a node of another name and a second or partial mount c
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import stat
+from collections.abc import Iterator
 
 from rampart_seccomp.calls.call import Refusal
 from rampart_seccomp.calls.notification import Notification
 from rampart_seccomp.calls.pins import Pin
 from rampart_seccomp.calls.shim import checked, lib
 
-__all__ = ["change_refusal", "open_refusal"]
+__all__ = ["change_refusal", "machine_is_closed", "open_refusal"]
 
 _DISK = Refusal("a disk, whole: rules about the files on it would mean nothing")
 _MEMORY = Refusal("memory or the kernel's log, past all that processes may see")
@@ -105,6 +107,53 @@ def open_refusal(notification: Notification, pin: Pin, *, writing: bool) -> Refu
 def change_refusal(notification: Notification, pin: Pin) -> Refusal | None:
     """Say why a name or an attribute is not changed in here, whatever the policy; None if nothing does."""
     return _kernel_file(notification, pin, True)
+
+
+_CAPABILITIES = (b"CapPrm:", b"CapInh:")  # proc_pid_status(5)
+
+
+def machine_is_closed() -> bool:
+    """Say whether the kernel itself keeps this process, and what it starts, from reading what is refused.
+
+    That is so for a user without capabilities who may read none of it. (CAP_PERFMON, say, reads the memory of
+    processes outside past Landlock.) A device that is plugged in later counts as closed, since the rules that
+    give it to its group gave it those that are there. Unknown is no.
+    """
+    try:
+        with open("/proc/self/status", "rb") as file:
+            capable = any(
+                int(line.split()[1], 16) for line in file if line.startswith((b"CapPrm:", b"CapInh:"))
+            )
+        return not capable and os.geteuid() != 0 and os.getuid() != 0 and not any(map(_readable, _refused()))
+    except (OSError, ValueError):
+        return False
+
+
+def _refused() -> Iterator[str]:
+    """Give the names beneath /dev, /proc and /sys of what is not opened for reading."""
+    yield from (os.fsdecode(b"/proc" + name) for name in _PROC_MEMORY)
+    yield from glob.iglob("/sys/bus/pci/devices/*/resource[0-9]*")
+    for directory, _, names in os.walk("/dev"):
+        for name in names:
+            path = os.path.join(directory, name)
+            status = os.lstat(path)
+            if stat.S_ISBLK(status.st_mode) or (
+                stat.S_ISCHR(status.st_mode) and _device(os.major(status.st_rdev), os.minor(status.st_rdev))
+            ):
+                yield path
+
+
+def _readable(path: str) -> bool:
+    if not os.access(path, os.R_OK):
+        return False
+    if path != "/dev/kmsg":
+        return True
+    # Open to all by its mode, and by kernel.dmesg_restrict (syslog(2)) perhaps not.
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+    except PermissionError:
+        return False
+    return True
 
 
 def _device(major: int, minor: int) -> Refusal | None:

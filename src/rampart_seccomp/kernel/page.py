@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 
 from rampart_seccomp.kernel.syscalls import FEATURES, Disposition, Syscall, table
-from rampart_seccomp.kernel.traps import Traps
+from rampart_seccomp.kernel.traps import STRICTEST, Traps
 
 __all__ = ["page"]
 
@@ -33,6 +33,11 @@ too:
 _READABLE = """## Under a policy that restricts no `read`
 
 Where every file may be read, these are free:
+"""
+_READING = """## Where opens are free, besides
+
+Under a policy that restricts no `read` and wants none recorded, without an audit log, for a user whom the
+kernel itself keeps from disks and memory:
 """
 _FEATURE = """## With `features: [{}]`
 
@@ -63,11 +68,16 @@ def page() -> str:
     for disposition, meaning in _MEANING.items():
         parts.append(f"## {disposition.value.capitalize()}\n\n{meaning}\n")
         parts += _listed(entry for entry in table().values() if entry.disposition is disposition)
-    variants = [(_UNSCOPED, Traps(scoped=False)), (_READABLE, Traps(restricted=()))]
-    variants += [(_FEATURE.format(name), Traps(features={name})) for name in FEATURES]
-    for heading, traps in variants:
+    readable = Traps(restricted=())
+    variants = [
+        (_UNSCOPED, Traps(scoped=False), STRICTEST),
+        (_READABLE, readable, STRICTEST),
+        (_READING, Traps(restricted=(), opens=False), readable),
+        *((_FEATURE.format(name), Traps(features={name}), STRICTEST) for name in FEATURES),
+    ]
+    for heading, traps, beside in variants:
         parts.append(heading)
-        parts += _listed(entry for name, entry in table(traps).items() if entry != table()[name])
+        parts += _listed(entry for name, entry in table(traps).items() if entry != table(beside)[name])
     return "\n".join(parts)
 
 

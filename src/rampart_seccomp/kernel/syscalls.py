@@ -56,6 +56,7 @@ def _all(names: str, disposition: Disposition, errno: int | None = None, note: s
 
 
 _O_PATH = 0o10000000
+_O_CHANGING = 0o3 | 0o100 | 0o1000 | 0o20000000  # O_ACCMODE, O_CREAT, O_TRUNC, O_TMPFILE
 _UNSHARE_HARMLESS = 0x400 | 0x200 | 0x40000  # CLONE_FILES, CLONE_FS, CLONE_SYSVSEM
 _CLONE_NEW = 0x7E020000  # every CLONE_NEW* of clone(2); CLONE_NEWTIME is part of the exit signal there
 _CLONE_PARENT = 0x8000
@@ -393,6 +394,21 @@ _ATTRIBUTE_CALLS = _all(
     note="reads what is kept with a file, and every file may be read",
 )
 
+# What is free where, beside that, the kernel itself keeps what no policy opens (calls/machine.py).
+_READING_CALLS = [
+    Syscall(
+        name,
+        MEDIATED,
+        cases=(
+            free(Match(flags, _O_PATH, _O_PATH)),
+            # With the bit of the other case: the filter tells all others by it (filter.py).
+            free(Match(flags, _O_PATH | _O_CHANGING, 0)),
+        ),
+        note="free, too, without any flag that writes or creates: every file may be read",
+    )
+    for name, flags in (("open", 1), ("openat", 2))
+]
+
 _FEATURE_CALLS: Mapping[str, list[Syscall]] = {
     "sysv-ipc": _all(
         _IPC,
@@ -435,6 +451,8 @@ def table(traps: Traps = STRICTEST) -> Mapping[str, Syscall]:
     other = [] if traps.scoped else [*_UNSCOPED_CALLS]
     if not traps.attributes:
         other += _ATTRIBUTE_CALLS
+    if not traps.opens:
+        other += _READING_CALLS
     for feature in traps.features:
         other += _FEATURE_CALLS[feature]
     return MappingProxyType(named | {entry.name: entry for entry in other})

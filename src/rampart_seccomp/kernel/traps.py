@@ -36,11 +36,17 @@ class Traps:
         restricted: Operations that the policy may restrict. Only those are kept that make a difference:
             where it may restrict ``read``, reading extended attributes is held; where it may restrict
             ``create``, there are no core dumps, which the kernel writes without a call.
+        opens: Whether opens that only read are held. If not, no ``read`` may be restricted.
     """
 
     scoped: bool = True
     features: frozenset[str] = attrs.field(default=frozenset(), converter=_names)
     restricted: frozenset[Operation] = attrs.field(default=_TELLING, converter=_telling)
+    opens: bool = True
+
+    def __attrs_post_init__(self) -> None:
+        if not self.opens and self.attributes:
+            raise ValueError("opens that read are free only where no read is restricted")
 
     @property
     def attributes(self) -> bool:
