@@ -15,7 +15,9 @@ __all__ = ["GROWTH", "measure"]
 GROWTH = {"resident MiB": 8.0, "descriptors": 0.0, "threads": 0.0}
 """What is looked at, and how much more it may be."""
 
-WARM_UP = 20_000
+WARM_UP = 400_000
+"""Notifications after which all that is bounded is full: 10,000 events and as many denials, a tree's journal."""
+
 CHUNK = 200_000
 SLOWEST = 1e-3
 """Seconds that a notification may take, for a limit to the whole."""
@@ -25,7 +27,8 @@ def measure(stage: Stage, settings: Settings, notifications: int) -> list[Figure
     """Hold so many opens, in several commands, half performed and half denied."""
     try:
         harness = stage.harness(CALLS)
-        _opens(stage, WARM_UP)
+        for _ in range(WARM_UP // CHUNK):
+            _opens(stage, CHUNK)
         before = _state(harness.pid)
         done = 0
         while done < notifications:
