@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.figures import Figure
@@ -27,23 +28,26 @@ def measure(stage: Stage, settings: Settings, notifications: int) -> list[Figure
     """Hold so many opens, in several commands, half performed and half denied."""
     try:
         harness = stage.harness(CALLS)
-        for _ in range(WARM_UP // CHUNK):
-            _opens(stage, CHUNK)
+        _hold(stage, WARM_UP, settings.say)
         before = _state(harness.pid)
-        done = 0
-        while done < notifications:
-            some = min(CHUNK, notifications - done)
-            settings.say(f"soak {done}/{notifications}")
-            _opens(stage, some)
-            done += some
+        _hold(stage, notifications, settings.say)
         after = _state(harness.pid)
     except NotMeasured as reason:
         return [Figure("soak", name, "after", "", reason=str(reason)) for name in GROWTH]
     return [
-        Figure("soak", name, way, "", median=value, rounds=done)
+        Figure("soak", name, way, "", median=value, rounds=notifications)
         for way, state in (("before", before), ("after", after))
         for name, value in state.items()
     ]
+
+
+def _hold(stage: Stage, notifications: int, say: Callable[[str], None]) -> None:
+    done = 0
+    while done < notifications:
+        some = min(CHUNK, notifications - done)
+        say(f"soak {done}/{notifications}")
+        _opens(stage, some)
+        done += some
 
 
 def _opens(stage: Stage, count: int) -> None:
