@@ -17,7 +17,7 @@ GROWTH = {"resident MiB": 8.0, "descriptors": 0.0, "threads": 0.0}
 """What is looked at, and how much more it may be."""
 
 WARM_UP = 400_000
-"""Notifications after which all that is bounded is full: 10,000 events and as many denials, a tree's journal."""
+"""Notifications after which all that is bounded is full: 10,000 events, as many denials, a journal."""
 
 CHUNK = 200_000
 SLOWEST = 1e-3
