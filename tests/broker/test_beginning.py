@@ -96,10 +96,10 @@ def test_the_command_waits_for_whoever_decides(
     begin = deciding.Deciding.begin
     seen: list[tuple[str, bool]] = []
 
-    def slow(self: deciding.Deciding, lineage: Any, listener: Any, member: int, control: Any) -> None:
+    def slow(self: deciding.Deciding, lineage: Any, listener: Any, member: int, *others: Any) -> None:
         time.sleep(0.5)
         seen.append((os.readlink(f"/proc/{member}/exe"), mark.exists()))
-        begin(self, lineage, listener, member, control)
+        begin(self, lineage, listener, member, *others)
 
     monkeypatch.setattr(deciding.Deciding, "begin", slow)
     with rampart.Broker(allow_all, engine=engine) as broker:
@@ -117,7 +117,7 @@ def test_if_nobody_can_decide_nothing_runs(
     mark = tmp_path / "mark"
     members: list[int] = []
 
-    def fail(_: deciding.Deciding, lineage: Any, listener: Any, member: int, control: Any) -> None:
+    def fail(_: deciding.Deciding, lineage: Any, listener: Any, member: int, *others: Any) -> None:
         time.sleep(0.2)
         members.append(member)
         raise OSError(12, "no memory")

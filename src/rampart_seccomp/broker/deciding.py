@@ -7,7 +7,6 @@ import threading
 from typing import TYPE_CHECKING
 
 from rampart_seccomp.broker import forks
-from rampart_seccomp.broker.control import Control
 from rampart_seccomp.broker.engine import Engine, Tables
 from rampart_seccomp.broker.judge import Judge
 from rampart_seccomp.broker.ledger import Ledger
@@ -82,25 +81,32 @@ class Deciding:
         """True if an engine answers what the policy decides without asking anybody."""
         return self._tables is not None
 
-    def begin(self, lineage: Lineage, listener: Listener, member: int, control: Control) -> None:
+    def begin(
+        self, lineage: Lineage, listener: Listener, member: int, launcher: int, channel: int | None
+    ) -> None:
         """Decide from here on: the tree is there.
 
         Args:
             lineage: Who is who in it.
             listener: Where its calls arrive; must stay open until `end` has returned True.
             member: Pid of a process of it.
-            control: Its launcher, who traces what the engine lets execute.
+            launcher: A pidfd of its launcher, who traces what the engine lets execute.
+            channel: Leads to the launcher (`Control.lend`), and is the engine's from here; None without one.
 
         Raises:
             OSError: ENOMEM, EMFILE, or /proc/<member>/root cannot be opened.
         """
         with self._changing:
             self.lineage = self.judge.lineage = lineage
-            if not self.native:
+            if channel is None:
                 return
             with forks.excluded:
-                self.engine = engine = Engine(listener, member, self._setting.names)
-                engine.trace(control.lend(listener.fd), os.dup(control.launcher), system_loaders())
+                try:
+                    self.engine = engine = Engine(listener, member, self._setting.names)
+                except BaseException:
+                    os.close(channel)
+                    raise
+                engine.trace(channel, os.dup(launcher), system_loaders())
                 self._ledger.attach(engine, lineage)
                 self._put_in_force()
         engine.start()

@@ -301,8 +301,11 @@ class Session:
             degraded=lambda: not self._judge.relies_on_execs or self._broker.degraded(Operation.EXEC),
         )
         self._judge.questions.bounce = self._verifying.bounce
-        self._deciding.begin(lineage, taken.listener, taken.command_pid, self._control)
-        self._control.send(protocol.Go())
+        with forks.excluded:
+            channel = self._control.lend(taken.listener.fd) if self.native else None
+            # It comes as far as its execve, which waits for an answer: whoever answers gets ready meanwhile.
+            self._control.send(protocol.Go())
+            self._deciding.begin(lineage, taken.listener, taken.command_pid, self._control.launcher, channel)
         return True
 
     def _serve(self) -> None:
