@@ -35,6 +35,7 @@ class Client:
         tools: Programs without which it is skipped.
         modules: Modules of Python without which it is skipped.
         prepare: Makes what the site serves, given its directory and port.
+        slow: It compiles a whole library: in the long suite only.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Client:
     tools: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()
     prepare: Callable[[Path, int], None] | None = None
+    slow: bool = False
 
 
 def bash(*argv: str) -> None:
@@ -150,6 +152,7 @@ int main(void) {
   return 0;
 }
 END
+set -o pipefail
 musl-gcc -static -o get get.c && ./get | tail -1
 """
 DNS_OF_NODE = """
@@ -169,7 +172,7 @@ venv/bin/python -m demo_pkg
 CLIENTS = [
     Client("curl", "curl -sS -m 20 http://$NAME:$PORT/hello", ("curl",)),
     Client("wget", "wget -q -T 20 -t 1 -O- http://$NAME:$PORT/hello", ("wget",)),
-    Client("busybox", "busybox wget -q -T 20 -O- http://$NAME:$PORT/hello", ("busybox",)),
+    Client("busybox", "busybox wget -q -O- http://$NAME:$PORT/hello", ("busybox",)),
     Client(
         "git",
         "git clone -q http://$NAME:$PORT/repo.git clone && cat clone/file",
@@ -217,7 +220,7 @@ CLIENTS = [
         python("import httpx\nprint(httpx.get(f'http://{name}:{port}/hello').text)"),
         modules=("httpx",),
     ),
-    Client("Go", GO, ("go",)),
+    Client("Go", GO, ("go",), slow=True),
     Client("Java", JAVA, ("java",)),
     Client("musl", MUSL, ("musl-gcc",)),
     Client(
@@ -233,7 +236,13 @@ CLIENTS = [
 ]
 
 
-@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
+@pytest.mark.parametrize(
+    "client",
+    [
+        pytest.param(client, id=client.name, marks=[pytest.mark.long] if client.slow else [])
+        for client in CLIENTS
+    ],
+)
 def test_clients(client: Client, by_name: Any, project: Any) -> None:
     """A client works by the name that the policy has, and fails with an error of the network by any other."""
     missing = [tool for tool in client.tools if shutil.which(tool) is None]
