@@ -24,6 +24,7 @@ from rampart_seccomp.events import (
 from rampart_seccomp.policy import AnyPolicy, Exemption, Grant, Policy, Rule
 from rampart_seccomp.policy.rules import KINDS
 from rampart_seccomp.policy.terms import FILE_OPERATIONS, VERDICTS
+from rampart_seccomp.verdicts import Redirect
 
 bounded = settings(deadline=None)
 """For properties: as many examples as the profile says, and no failure because a machine is busy."""
@@ -59,6 +60,8 @@ def patterns(draw: st.DrawFn) -> str:
     anchor = draw(st.sampled_from(["/", "~/", "./", "**/"]))
     return anchor + "/".join(draw(st.lists(_components, min_size=1, max_size=4)))
 
+
+redirects = st.sampled_from([Redirect(mask="values"), Redirect(to="/dev/null"), Redirect(to="~/a")])
 
 _programs = ["git", "a", "*", "/a/git", "/h/p/*"]
 commands = st.builds(
@@ -108,7 +111,13 @@ def rules(draw: st.DrawFn, name: str = "rule") -> Rule:
         excepts = draw(st.lists(patterns(), max_size=2))
     excepts += draw(_exemptions(operations, st.lists(patterns(), max_size=1), "paths"))
     given.update(draw(actors(operations)))
-    return Rule(name=name, verdict=draw(verdicts), operations=operations, except_=excepts, **given)
+    verdict = draw(verdicts)
+    if draw(st.integers(0, 4)) == 0 and not given.get("commands"):
+        verdict, operations = "allow", frozenset({Operation.READ})
+        given = {key: entries for key, entries in given.items() if key != "env"}
+        excepts = [each for each in excepts if isinstance(each, str)]
+        given["redirect"] = draw(redirects)
+    return Rule(name=name, verdict=verdict, operations=operations, except_=excepts, **given)
 
 
 @st.composite
@@ -146,10 +155,12 @@ def _acting_rules(draw: st.DrawFn, name: str) -> Rule:
         )
         if any(given.values())
     ]
+    verdict = draw(verdicts)
     return Rule(
         name=name,
-        verdict=draw(verdicts),
+        verdict=verdict,
         operations="read",
+        redirect=draw(st.none() | redirects) if verdict == "allow" else None,
         paths=draw(places),
         except_=excepts,
         **draw(_who),

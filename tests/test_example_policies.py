@@ -193,8 +193,13 @@ def test_form(name: str) -> None:
 def test_coding_agent(scene: Scene, server: int, asked: list[str]) -> None:
     """The agent works, talks to its model and keeps its session; secrets and its own settings stay closed."""
     scene.plant(
-        ".env", "src/main.py", "~/.claude/.credentials.json", "~/.claude/settings.json", "~/.ssh/id_rsa"
+        ".env.production",
+        "src/main.py",
+        "~/.claude/.credentials.json",
+        "~/.claude/settings.json",
+        "~/.ssh/id_rsa",
     )
+    scene.project.write(".env", "TOKEN=secret")
     (scene.home / ".claude/projects").mkdir()
     scene.program("npm", "echo done $1")
     scene.program("git", "echo done $1")
@@ -207,7 +212,9 @@ def test_coding_agent(scene: Scene, server: int, asked: list[str]) -> None:
         f"connect localhost {server}": "ok",
         "run npm ci": "done ci",
         "run git commit": "done commit",
-        "read .env": "env-files",
+        "read .env": "TOKEN=***",
+        "write .env": "settings-stay",
+        "read .env.production": "env-files",
         "read ~/.ssh/id_rsa": "ssh-keys",
         "write ~/.claude/settings.json": "startup-files",
         "write ~/.bashrc": "startup-files",

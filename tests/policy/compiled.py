@@ -32,6 +32,8 @@ class Verdict:
         """What they must say if they say anything. Denials are always recorded."""
         if decision.verdict == "deny":
             return cls("deny", decision.errno, True)
+        if decision.redirect is not None:
+            return cls("undecided")
         return cls(decision.verdict, 0, bool(decision.rule and decision.rule.log))
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import strategies
 from rampart_seccomp.events import ConnectEvent, ExecEvent, FileEvent, Operation, Process, Program
-from rampart_seccomp.policy import Grant, Matcher, Policy, allow, ask, deny
+from rampart_seccomp.policy import Decision, Grant, Matcher, Policy, allow, ask, deny
 from rampart_seccomp.policy.terms import FILE_OPERATIONS, VERDICTS
 from strategies import DIRECTORY, HOME
 
@@ -27,12 +27,23 @@ def judged(
     """Judge every operation on one path, as done by one process."""
     events = [FileEvent(operation=operation, path=path, process=process) for operation in FILE_OPERATIONS]
     decided = {str(event.operation): bound.decide(event).verdict for event in events}
+    decided["shown"] = shown(bound.decide(FileEvent(operation=Operation.READ, path=path, process=process)))
     started = ExecEvent(path=path, argv=argv, process=process, changed=changed)
     decided["exec"] = bound.decide(started).verdict
     for in_tree in (False, True):
         event = ConnectEvent(protocol="unix", socket=path, in_tree=in_tree, process=process)
         decided[f"connect{in_tree:d}"] = bound.decide(event).verdict
-    return {operation: VERDICTS.index(verdict) for operation, verdict in decided.items()}
+    return {operation: LEVELS.index(verdict) for operation, verdict in decided.items()}
+
+
+LEVELS = ("file", "masked", "nothing", *VERDICTS)
+
+
+def shown(decision: Decision) -> str:
+    """Say how much of a file is shown if it is read."""
+    if decision.verdict == "deny":
+        return "deny"
+    return "file" if decision.redirect is None else "nothing" if decision.redirect.hides else "masked"
 
 
 IMAGES = [b"/a/git", b"/h/p/a", b"/x"]

@@ -28,6 +28,7 @@ def make_record(
     held_ns: int,
     message: str | None,
     asked: bool,
+    redirect: str | None = None,
 ) -> dict[str, Any]:
     """Return the record of one decision; `AuditLog.write` adds its place in the log.
 
@@ -45,6 +46,7 @@ def make_record(
         held_ns: How long the call was held, in nanoseconds.
         message: The rule's, or the answer's, message for people.
         asked: Whether a person or a callable was asked.
+        redirect: What the program was shown instead of the file, in words; None: the file, and no field.
     """
     process = event.process
     record: dict[str, Any] = {
@@ -63,6 +65,8 @@ def make_record(
         "message": message,
         "asked": asked,
     }
+    if redirect is not None:
+        record["redirect"] = redirect
     if process is not None:
         record.update(
             pid=process.pid,

@@ -7,6 +7,7 @@ from typing import TypeVar
 import attrs
 
 from rampart_seccomp.events import Event, ExecEvent
+from rampart_seccomp.verdicts import Redirect
 
 E = TypeVar("E", bound=Event)
 
@@ -51,6 +52,7 @@ class Decided:
         where: The deciding rule or default, with its place in the policy.
         errno: What the program saw; None for success.
         asked: True if code or a person answered.
+        redirect: What the program was shown instead of the file; None: the file.
     """
 
     event: Event
@@ -59,6 +61,7 @@ class Decided:
     where: str
     errno: int | None
     asked: bool
+    redirect: Redirect | None = None
 
 
 def shortened(text: str) -> str:

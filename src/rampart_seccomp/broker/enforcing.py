@@ -101,7 +101,7 @@ def _restriction(policy: AnyPolicy, operation: Operation) -> tuple[str, str | No
         if layer.unrestricted(operation):
             continue
         for rule in layer.effective:
-            if operation in rule.operations and rule.verdict != "allow":
+            if operation in rule.operations and rule.restricts:
                 place = f" ({rule.place})" if rule.place else ""
                 return f"the rule {rule.name!r}{place}", rule.name, None
         key = f"default.{operation}"

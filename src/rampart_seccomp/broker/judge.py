@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import os
 from collections.abc import Hashable
 
 import attrs
@@ -14,11 +15,12 @@ from rampart_seccomp.broker.questions import Questions
 from rampart_seccomp.broker.renaming import AROUND, LIFTED, RenamingCheck
 from rampart_seccomp.calls.call import Call, Refusal, Renaming, Withheld
 from rampart_seccomp.calls.starting import ExecCall
+from rampart_seccomp.calls.substitutes import Irreplaceable
 from rampart_seccomp.events import ConnectEvent, Event, ExecEvent, Operation, RefusedEvent
 from rampart_seccomp.network.names import HostNames, TreeNames
 from rampart_seccomp.policy import AnyMatcher, Decision
 from rampart_seccomp.policy.terms import VERDICTS
-from rampart_seccomp.verdicts import Deny
+from rampart_seccomp.verdicts import Deny, Redirect, stricter
 
 __all__ = ["Judge", "Judgement"]
 
@@ -40,6 +42,7 @@ class Judgement:
         message: For people.
         asked: True if code or a person answered.
         log: Record it even if only denials are recorded.
+        redirect: What is shown instead of the file; None: the file.
     """
 
     event: Event
@@ -51,6 +54,7 @@ class Judgement:
     message: str | None = None
     asked: bool = False
     log: bool = True
+    redirect: Redirect | None = None
 
 
 class Judge:
@@ -111,10 +115,17 @@ class Judge:
             if decision.verdict == "ask":
                 # Each layer of a stack that asks is answered on its own account.
                 for question in (decision, *decision.others):
-                    judgement = self._ask(event, question, call)
-                    if not judgement.allowed:
-                        return [judgement]
+                    answered = self._ask(event, question, call)
+                    if not answered.allowed:
+                        return [answered]
+                    shown = stricter(judgement.redirect, answered.redirect)
+                    judgement = attrs.evolve(answered, redirect=shown)
             judgements.append(judgement)
+        for judgement in judgements:
+            if judgement.redirect is not None:
+                refused = self._redirect(call, judgement, judgement.redirect)
+                if refused is not None:
+                    return [refused]
         return judgements
 
     def recall(self, event: Event, *, allowed: bool) -> Judgement:
@@ -122,7 +133,7 @@ class Judge:
         if isinstance(event, ConnectEvent) and event.address is not None:
             event = attrs.evolve(event, names=self.names.of(event.address, ask=False))
         decision = self._decide(event)
-        if decision.verdict == ("allow" if allowed else "deny"):
+        if decision.verdict == ("allow" if allowed else "deny") and not (allowed and decision.redirect):
             return _allowed(event, decision) if allowed else _denied(event, decision)
         return Judgement(event, allowed=allowed, where=f"{DISAGREE}: {decision.where}")
 
@@ -206,7 +217,43 @@ class Judge:
                 errno=verdict.errno or decision.errno,
                 asked=True,
             )
-        return attrs.evolve(_allowed(asked, decision), asked=True)
+        judgement = attrs.evolve(_allowed(asked, decision), asked=True)
+        if isinstance(verdict, Redirect):
+            judgement = attrs.evolve(judgement, redirect=stricter(judgement.redirect, verdict))
+        return judgement
+
+    def _redirect(self, call: Call, judgement: Judgement, redirect: Redirect) -> Judgement | None:
+        """Have something else shown than the file; return the denial if that is not possible."""
+
+        def show_masked(fd: int) -> bytes:
+            from rampart_seccomp.broker.masking import NotUnderstood, mask_file
+
+            try:
+                return mask_file(fd)
+            except NotUnderstood as problem:
+                raise Withheld(_unshown(judgement, f"nothing of it is shown: {problem}")) from None
+
+        name = None if redirect.to is None else self._named(redirect.to)
+        try:
+            instead = call.redirect(redirect, name, show_masked)
+        except Irreplaceable as problem:
+            return _unshown(judgement, str(problem))
+        if instead is None:
+            return None
+        process = describe(call.notification, self.lineage)
+        decision = self._matcher.decide(attrs.evolve(instead, process=process))
+        if decision.verdict == "allow" and decision.redirect is None:
+            return None
+        why = f"what is shown instead may not be read itself: {instead.object}, by {decision.where}"
+        return _unshown(judgement, why)
+
+    def _named(self, name: str) -> bytes:
+        """Give the absolute name of what a policy redirects to."""
+        raw = os.fsencode(name)
+        for anchor, place in ((b"~/", self._matcher.home), (b"./", self._matcher.directory)):
+            if raw.startswith(anchor):
+                return os.path.join(place, raw[len(anchor) :])
+        return raw
 
 
 def _attempt(event: Event, call: Call) -> Hashable:
@@ -232,6 +279,15 @@ def _denied(event: Event, decision: Decision, message: str | None = None) -> Jud
     )
 
 
+def _unshown(judgement: Judgement, why: str) -> Judgement:
+    """Give the denial of what cannot be redirected as the policy, or an answer, wants it."""
+    rule = None if judgement.decision is None else judgement.decision.redirecting
+    if rule is not None:
+        where = Decision(verdict="deny", operation=Operation.READ, rule=rule).where
+        judgement = attrs.evolve(judgement, rule=rule.name, where=where)
+    return attrs.evolve(judgement, allowed=False, message=why, errno=errno.EACCES, redirect=None)
+
+
 def _allowed(event: Event, decision: Decision) -> Judgement:
     rule = decision.rule
     return Judgement(
@@ -242,4 +298,5 @@ def _allowed(event: Event, decision: Decision) -> Judgement:
         decision=decision,
         message=decision.message,
         log=bool(rule and rule.log),
+        redirect=decision.redirect,
     )

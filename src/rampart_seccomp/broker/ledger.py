@@ -190,7 +190,9 @@ class Ledger:
     def _keep(self, number: int, judgement: Judgement, error: int | None) -> None:
         verdict = "allow" if judgement.allowed else "deny"
         event = bounded(judgement.event)
-        decided = Decided(event, verdict, judgement.rule, judgement.where, error, judgement.asked)
+        decided = Decided(
+            event, verdict, judgement.rule, judgement.where, error, judgement.asked, judgement.redirect
+        )
         self._events.append((number, decided))
 
     def _take_others(self) -> None:

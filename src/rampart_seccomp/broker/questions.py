@@ -20,9 +20,9 @@ from typing import Any
 import attrs
 
 from rampart_seccomp.calls.notification import Notification
-from rampart_seccomp.events import Event
+from rampart_seccomp.events import Event, Operation
 from rampart_seccomp.policy import Decision, Rule
-from rampart_seccomp.verdicts import Allow, Ask, Deny, Verdict
+from rampart_seccomp.verdicts import Allow, Ask, Deny, Redirect, Verdict
 
 __all__ = ["Approver", "Bounced", "Questions"]
 
@@ -46,7 +46,7 @@ _APART = 600.0
 _REFUSALS_MAX = 1024
 """Refused execs of one tree that are remembered."""
 
-Answer = Allow | Deny
+Answer = Allow | Deny | Redirect
 
 _NONE_YET = Deny(message="nobody has answered")
 
@@ -267,7 +267,9 @@ class Questions:
             if self._on_ask is None:
                 return Deny(message="nobody could be asked: there is no approver")
             verdict = _call(_informed(self._on_ask, rule, pending), event)
-        if isinstance(verdict, Allow | Deny):
+        if isinstance(verdict, Redirect) and event.operation is not Operation.READ:
+            return Deny(message="the approver redirects what is no reading of a file")
+        if isinstance(verdict, Allow | Deny | Redirect):
             return verdict
         if isinstance(verdict, Ask):
             return Deny(message="the approver passed the question on, and nobody is left")

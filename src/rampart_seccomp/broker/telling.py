@@ -124,6 +124,7 @@ class Telling:
                     held_ns=held_ns,
                     message=judgement.message,
                     asked=judgement.asked,
+                    redirect=None if judgement.redirect is None else str(judgement.redirect),
                 )
             )
         except AuditError as failure:

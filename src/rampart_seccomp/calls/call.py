@@ -16,8 +16,10 @@ from rampart_seccomp.calls.notification import Notification
 from rampart_seccomp.calls.pins import Pin
 from rampart_seccomp.calls.shim import lib
 from rampart_seccomp.calls.stillness import Stillness
+from rampart_seccomp.calls.substitutes import Irreplaceable
 from rampart_seccomp.calls.tree_sockets import TreeSockets
 from rampart_seccomp.events import Event
+from rampart_seccomp.verdicts import Redirect
 
 if TYPE_CHECKING:
     from rampart_seccomp.calls.starting import Verifier
@@ -238,6 +240,24 @@ class Call:
             TargetGone: Nobody waits for the answer any more.
         """
         raise NotImplementedError(type(self).__name__)
+
+    def redirect(
+        self, redirect: Redirect, name: bytes | None, masked: Callable[[int], bytes]
+    ) -> Event | None:
+        """Have the call answered with something else than the file that it reads.
+
+        Args:
+            redirect: With what.
+            name: Absolute name of the file that is shown instead, if it is one.
+            masked: Gives the file behind a descriptor with its values masked.
+
+        Returns:
+            What is read instead, to be judged; None if that is nothing of the file system.
+
+        Raises:
+            Irreplaceable: The call cannot be answered so.
+        """
+        raise Irreplaceable("only an open for reading alone can be redirected")
 
     def cut_before(self, event: Event) -> bool:
         """Keep only what comes before a denied effect, if the call can be done in part; tell if so."""

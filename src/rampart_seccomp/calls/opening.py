@@ -18,12 +18,16 @@ from rampart_seccomp.calls.limits import limits_of
 from rampart_seccomp.calls.notification import AT_FDCWD, Notification, int32
 from rampart_seccomp.calls.pins import Pin
 from rampart_seccomp.calls.shim import checked, lib
-from rampart_seccomp.events import FileEvent, Operation
+from rampart_seccomp.calls.substitutes import Irreplaceable, Substitute, sealed
+from rampart_seccomp.errors import TargetGone
+from rampart_seccomp.events import Event, FileEvent, Operation
+from rampart_seccomp.verdicts import Redirect
 
 __all__ = ["DECODERS", "creat", "open_", "openat", "openat2"]
 
 _O_TMPFILE = os.O_TMPFILE & ~os.O_DIRECTORY
 _TTY = os.makedev(5, 0)
+_NULL = os.makedev(1, 3)
 
 # Kernel flags of open_how.flags; anything else is EINVAL (openat2(2)).
 _VALID = (
@@ -233,6 +237,7 @@ class OpenCall(Call):
     flags: int = attrs.field(kw_only=True)
     mode: int = attrs.field(kw_only=True)
     pin: Pin = attrs.field(init=False)
+    substitute: Substitute | None = attrs.field(init=False, default=None)
 
     def perform(self) -> None:
         """Open from the pin, or create below the pinned parent, and hand the descriptor over."""
@@ -253,8 +258,11 @@ class OpenCall(Call):
             fd = self.setting.dns.substitute()
         else:
             self._respect_sticky()
-            fd = self._reopen()
+            # What is only looked at by us need not suit O_DIRECT.
+            fd = self._reopen(flags & ~os.O_DIRECT if self.substitute is not None else flags)
         checked(fd, notification.syscall)
+        if self.substitute is not None:
+            fd = self._replace(fd, self.substitute)
         self.close()
         notification.reply_fd(fd, cloexec=bool(flags & os.O_CLOEXEC))
 
@@ -265,14 +273,56 @@ class OpenCall(Call):
         reading = not self.flags & (os.O_ACCMODE | os.O_TRUNC)
         return service is not None and reading and self.pin.path in service.substitutes
 
-    def _reopen(self) -> int:
+    def redirect(
+        self, redirect: Redirect, name: bytes | None, masked: Callable[[int], bytes]
+    ) -> Event | None:
+        """Open another file, or show other bytes; for a regular file that is opened for reading alone."""
+        if [event.operation for event in self.events] != [Operation.READ]:
+            raise Irreplaceable("only an open for reading alone can be redirected")
+        if not stat.S_ISREG(self.pin.mode):
+            raise Irreplaceable("only regular files are redirected")
+        if name is not None:
+            pin = self.hold(self._pinned_instead(name))
+            self.substitute = Substitute(pin)
+            return FileEvent(operation=Operation.READ, path=pin.path, syscall=self.notification.syscall)
+        content = redirect.content
+        self.substitute = Substitute(content=masked if content is None else lambda fd: content)
+        return None
+
+    def _pinned_instead(self, name: bytes) -> Pin:
+        try:
+            pin = self.notification.pin(name)
+        except TargetGone:
+            raise
+        except OSError as error:
+            raise Irreplaceable(f"what is shown instead cannot be opened: {error.strerror}") from None
+        plain = stat.S_ISREG(pin.mode) or (stat.S_ISCHR(pin.mode) and pin.rdev == _NULL)
+        if pin.missing or not plain or pin.nameless or pin.process:
+            pin.close()
+            raise Irreplaceable("what is shown instead is no regular file")
+        return pin
+
+    def _replace(self, fd: int, substitute: Substitute) -> int:
+        """Give what is shown instead of an open file, which this closes."""
+        try:
+            if substitute.content is not None:
+                content = substitute.content(fd)
+                name = os.path.basename(self.pin.path)
+                return sealed(content, name, os.fstat(fd), self.flags & ~os.O_TRUNC)
+        finally:
+            os.close(fd)
+        assert substitute.pin is not None
+        fd = lib.rs_open(self.notification.identity, substitute.pin.object, self.flags)
+        return checked(fd, self.notification.syscall)
+
+    def _reopen(self, flags: int) -> int:
         notification, pin = self.notification, self.pin
         if stat.S_ISCHR(pin.mode) and pin.rdev == _TTY:
-            return _open_terminal(notification, self.flags)
-        if stat.S_ISREG(pin.mode) or stat.S_ISDIR(pin.mode) or self.flags & os.O_NONBLOCK:
-            return lib.rs_open(notification.identity, pin.object, self.flags)
+            return _open_terminal(notification, flags)
+        if stat.S_ISREG(pin.mode) or stat.S_ISDIR(pin.mode) or flags & os.O_NONBLOCK:
+            return lib.rs_open(notification.identity, pin.object, flags)
         with self.setting.vigil.watching(notification):
-            return lib.rs_open(notification.identity, pin.object, self.flags)
+            return lib.rs_open(notification.identity, pin.object, flags)
 
     def _respect_sticky(self) -> None:
         """Keep fs.protected_regular and fs.protected_fifos, which the kernel asks only for names."""

@@ -137,6 +137,8 @@ def _reasons(matcher: AnyMatcher, explanation: Explanation) -> Iterator[str]:
         yield f"  reason       {printable(decision.rule.reason)}"
     if decision.message:
         yield f"  message      {printable(decision.message)}"
+    if explanation.shown is not None:
+        yield f"  shown        {printable(explanation.shown)}"
     yield f"  {explanation.flip:<11}  {printable(explanation.suggestion)}"
 
 

@@ -24,9 +24,9 @@ def actor_remarks(rule: Rule, *, writes_programs: bool) -> Iterator[tuple[str, s
         rule: The rule; of what restricts, its exceptions are what opens.
         writes_programs: True if the policy lets some file be written.
     """
-    given: list[tuple[str, Rule | Exemption]] = [("", rule)]
-    if rule.verdict != "allow":
-        given = [
+    given: list[tuple[str, Rule | Exemption]] = [("", rule)] if rule.verdict == "allow" else []
+    if rule.restricts:
+        given += [
             (f".except[{index}]", entry)
             for index, entry in enumerate(rule.except_)
             if isinstance(entry, Exemption)

@@ -43,6 +43,17 @@ class Binding:
             tuple(self._conditions(given, strict=not strict) for given in rule.excepted),
         )
 
+    def redirect(self, rule: Rule) -> Entry:
+        """Bind the restriction in a rule that redirects: like what asks, it holds for whoever is unknown."""
+        return Entry(
+            rule,
+            VERDICTS.index("ask"),
+            rule.operations,
+            self._conditions(rule, strict=True),
+            tuple(self._conditions(given, strict=False) for given in rule.excepted),
+            reason="redirect",
+        )
+
     def protect(self, paths: Iterable[bytes], reason: str) -> Entry:
         """Give an entry that denies writing these paths and everything beneath them."""
         slot = self._slot()

@@ -10,6 +10,7 @@ import attrs
 from rampart_seccomp.events import Operation
 from rampart_seccomp.policy.grants import Grant
 from rampart_seccomp.policy.rules import Rule
+from rampart_seccomp.verdicts import Redirect
 
 __all__ = ["Decision"]
 
@@ -28,6 +29,7 @@ class Decision:
         source: In a stack, where that layer was loaded from.
         others: In a stack, what other layers say that is no allow either. If the verdict is ask, then each of
             these asks, too, and needs an answer of its own.
+        redirecting: The rule that says what is shown, if this comes to be allowed; None: the file itself.
     """
 
     verdict: str
@@ -38,6 +40,12 @@ class Decision:
     layer: int = 0
     source: str | None = None
     others: tuple[Decision, ...] = ()
+    redirecting: Rule | None = None
+
+    @property
+    def redirect(self) -> Redirect | None:
+        """What is shown instead of the file, if this comes to be allowed; None: the file itself."""
+        return None if self.redirecting is None else self.redirecting.redirect
 
     @property
     def errno(self) -> int:

@@ -18,6 +18,7 @@ from rampart_seccomp.policy.matcher import NAMELESS, PLANTED, PROTECTED, Matcher
 from rampart_seccomp.policy.rules import CONDITIONS, KINDS, Rule
 from rampart_seccomp.policy.stack import AnyMatcher, StackMatcher
 from rampart_seccomp.policy.terms import WRITE
+from rampart_seccomp.verdicts import Redirect
 
 __all__ = ["Explanation", "Loser", "explain", "suggest"]
 
@@ -63,6 +64,15 @@ class Explanation:
         """What the suggestion is for: ``to allow it`` or ``to deny it``."""
         return "to deny it" if self.decision.verdict == "allow" else "to allow it"
 
+    @property
+    def shown(self) -> str | None:
+        """What a program sees instead of the file, and which rule says so; None: what is there."""
+        rule = self.decision.redirecting
+        if rule is None or rule.redirect is None or self.decision.verdict == "deny":
+            return None
+        place = f" ({os.path.basename(rule.place)})" if rule.place else ""
+        return f"{_substitute(rule.redirect)}, by {rule.name}{place}"
+
     def __str__(self) -> str:
         decision = self.decision
         lines = [f"{decision.verdict}: {decision.operation} {self.object}", f"  decided by {decision.where}"]
@@ -70,6 +80,8 @@ class Explanation:
             lines.append(f"  reason: {decision.rule.reason}")
         if decision.message:
             lines.append(f"  message: {decision.message}")
+        if self.shown is not None:
+            lines.append(f"  shown: {self.shown}")
         for loser in self.losers:
             place = f" ({os.path.basename(loser.place)})" if loser.place else ""
             lines.append(f"  not by {loser.name}{place}, which says {loser.verdict}: {loser.why}")
@@ -128,6 +140,12 @@ def _losers(matcher: Matcher, event: Event) -> list[Loser]:
     return found
 
 
+def _substitute(redirect: Redirect) -> str:
+    if redirect.to is not None:
+        return f"the file {redirect.to} instead"
+    return "*** in place of its values" if redirect.mask is not None else "other content"
+
+
 def _layer(layer: Matcher, event: Event, decision: Decision) -> Loser:
     """Say what a layer of a stack says that did not decide."""
     said = layer.decide(event)
@@ -151,6 +169,8 @@ def _why(entry: Entry, match: Match, decision: Decision, subject: Subject) -> st
             return " and ".join(_actor(entry, subject))
         keys = [key for key in KINDS if getattr(rule, key)]
         return f"no match in its {' and '.join(f'`{key}`' for key in keys)}"
+    if rule is decision.redirecting and decision.verdict != "deny":
+        return "it says what is shown"
     if decision.grant is not None:
         return "answered by the grant" if rule.verdict == "ask" else "the grant is stronger"
     if rule.verdict == decision.verdict:

@@ -160,6 +160,7 @@ def _remarks(policy: Policy, rule: Rule, unreachable: Unreachable) -> Iterator[t
         for place, text in enumerate(entry.paths):
             yield from _except_remarks(rule, text, f"{key}.paths[{place}]", alone=len(entry.given) == 1)
     yield from memfd_remarks(policy, rule)
+    yield from _redirect_remarks(policy, rule)
     yield from actor_remarks(rule, writes_programs=_writes_programs(policy))
 
 
@@ -175,7 +176,7 @@ def _whole(pattern: HostPattern) -> str | None:
 def _path_remarks(rule: Rule, text: str, key: str) -> Iterator[tuple[str, str, str]]:
     if text == "/**" or text == "**/*":
         yield "warning", key, f"{text!r} matches everything; leave `paths` out to say so"
-    elif text.startswith(("**/", "/**/")) and rule.verdict != "allow":
+    elif text.startswith(("**/", "/**/")) and rule.restricts:
         rest = text[text.index("**/") :]
         yield (
             "warning",
@@ -222,6 +223,8 @@ def _writes_programs(policy: Policy) -> bool:
 def _redundant(policy: Policy, rule: Rule) -> str | None:
     if rule.errno is not None or rule.message or rule.decide is not None or rule.timeout is not None:
         return None
+    if rule.redirect is not None:
+        return _shown_by_another(policy, rule)
     for other in policy.rules:
         if other is rule:
             continue
@@ -240,6 +243,42 @@ def _redundant(policy: Policy, rule: Rule) -> str | None:
     if defaults == {rule.verdict} and not weaker and not unix:
         return "the default says the same, and no weaker rule stands against it"
     return None
+
+
+def _shown_by_another(policy: Policy, rule: Rule) -> str | None:
+    """Say which other rule shows the same of everything that this one is about."""
+    for other in policy.rules[: policy.rules.index(rule)]:
+        if other.redirect == rule.redirect and includes(other, rule):
+            return f"{other.name!r} says the same of all that it matches"
+    return None
+
+
+def _redirect_remarks(policy: Policy, rule: Rule) -> Iterator[tuple[str, str, str]]:
+    """Say where a program can write back what it was shown, as editors and ``sed -i`` do."""
+    if rule.redirect is None:
+        return
+    guarded = any(
+        other.verdict != "allow" and Operation.MODIFY in other.operations and not _separate(other, rule)
+        for other in policy.rules
+    )
+    open_to_all = policy.default[Operation.MODIFY] == "allow" or any(
+        other.verdict == "allow" and Operation.MODIFY in other.operations and includes(other, rule)
+        for other in policy.rules
+    )
+    if open_to_all and not guarded:
+        yield (
+            "warning",
+            ".redirect",
+            f"what {rule.name!r} redirects may be written: a program that edits such a file writes back "
+            "what it was shown; deny `write` of it",
+        )
+
+
+def _separate(one: Rule, other: Rule) -> bool:
+    """Say whether the paths of two rules certainly have nothing in common."""
+    return bool(one.paths and other.paths) and all(
+        _apart(parse(ours), parse(theirs)) for ours in one.paths for theirs in other.paths
+    )
 
 
 def _apart(one: Glob, other: Glob) -> bool:

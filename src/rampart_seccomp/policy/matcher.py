@@ -52,6 +52,7 @@ class Matcher:
         home: Real path of the home that ``~`` means.
         directory: Real path of the directory that ``./`` means.
         ordered: What is built in and the rules, in the order in which they speak.
+        redirects: What is shown in place of files, as the restrictions that this is; the strictest first.
         host_patterns: All patterns of ``hosts:``, those of exceptions and grants included.
         host_names: The exact host names among them.
         judges_names: True if some of them is about names: then the broker answers DNS.
@@ -88,8 +89,12 @@ class Matcher:
         built_in = ((tuple(protected), PROTECTED), (tuple(planted), PLANTED))
         entries = [binding.protect(paths, reason) for paths, reason in built_in if paths]
         entries += [binding.bind(rule) for rule in policy.effective]
-        entries.sort(key=lambda entry: -entry.level)
+        # Of the rules that allow, one that redirects speaks first: it says more.
+        entries.sort(key=lambda entry: (-entry.level, entry.rule is None or entry.rule.redirect is None))
         self.ordered = tuple(entries)
+        redirecting = [rule for rule in policy.effective if rule.redirect is not None]
+        redirecting.sort(key=lambda rule: rule.redirect is not None and not rule.redirect.hides)
+        self.redirects = tuple(map(binding.redirect, redirecting))
         self.automaton = Automaton(binding.patterns)
         self.entries = {
             operation: tuple(entry for entry in entries if operation in entry.operations)
@@ -240,7 +245,7 @@ class Matcher:
         grant = self._grants.find(event)
         if grant is None:
             return decision
-        return Decision(verdict="allow", operation=event.operation, reason="grant", grant=grant)
+        return attrs.evolve(decision, verdict="allow", rule=None, reason="grant", grant=grant)
 
     def _loosened(self, old: bytes, new: bytes, directory: bool) -> Decision | None:
         """Give the decision that would be lost to a grant for the new name, or for something beneath it."""
@@ -309,6 +314,16 @@ class Matcher:
         nameless = self._nameless(subject.event)
         if nameless is not None:
             return nameless
+        decision = self._spoken(subject)
+        redirecting = None
+        if subject.event.operation is Operation.READ:
+            redirecting = next(
+                (each.rule for each in self.redirects if each.match(subject) is Match.YES), None
+            )
+        # Whatever it is that allows: what is shown is restricted all the same.
+        return decision if redirecting is None else attrs.evolve(decision, redirecting=redirecting)
+
+    def _spoken(self, subject: Subject) -> Decision:
         operation = subject.event.operation
         for entry in self.entries[operation]:
             if entry.match(subject) is Match.YES:

@@ -20,6 +20,7 @@ from rampart_seccomp.policy.grants import Grant
 from rampart_seccomp.policy.limits import Limits
 from rampart_seccomp.policy.rules import CONDITIONS, Decide, PolicyTest, Rule
 from rampart_seccomp.policy.terms import VERDICTS, to_operations
+from rampart_seccomp.verdicts import Redirect
 
 if TYPE_CHECKING:
     from rampart_seccomp.policy.matcher import Matcher
@@ -190,7 +191,7 @@ class Policy:
     def unrestricted(self, operation: Operation) -> bool:
         """Say whether the operation is certainly allowed on every object."""
         rules = [rule for rule in self.effective if operation in rule.operations]
-        if any(rule.verdict != "allow" for rule in rules):
+        if any(rule.restricts for rule in rules):
             return False
         open_to_all = any(not any(getattr(rule, key) for key in (*CONDITIONS, "except_")) for rule in rules)
         return open_to_all or (self.default[operation] == "allow" and operation is not Operation.CONNECT)
@@ -327,6 +328,8 @@ def _content(value: Rule | PolicyTest | Grant) -> dict[str, Any]:
             part = getattr(value, field.name)
             if isinstance(part, frozenset):
                 part = sorted(map(str, part))
+            elif isinstance(part, Redirect):
+                part = [str(part), None if part.content is None else part.content.hex()]
             elif isinstance(part, bytes):
                 part = os.fsdecode(part)
             elif isinstance(part, tuple):

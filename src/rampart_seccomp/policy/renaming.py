@@ -99,6 +99,8 @@ def widens(
     aside = {Operation.LISTEN} if program else {Operation.LISTEN, Operation.EXEC}
     for operation in Operation:
         lost = None if operation in aside else _lost(matcher, operation, old, new, directory)
+        if lost is None and operation is Operation.READ and matcher.redirects:
+            lost = _revealed(matcher, old, new, directory)
         if lost is None and program and operation in matcher.process_operations:
             lost = _renamed_program(matcher, operation, old, new, directory)
         if lost is not None:
@@ -106,11 +108,46 @@ def widens(
     return None
 
 
+def _speaking(matcher: Matcher, operation: Operation) -> tuple[Entry, ...]:
+    """Give all that a rule says about an operation: whether it is allowed, and what is shown then."""
+    return matcher.entries[operation] + (matcher.redirects if operation is Operation.READ else ())
+
+
+def _revealed(matcher: Matcher, old: State, new: State, directory: bool) -> Decision | None:
+    """Say whether something would be shown under the new name that is not shown under the old one."""
+    entries = matcher.entries[Operation.READ]
+    after = [region for entry in entries for region in _regions(entry, Operation.READ, new, directory)]
+    default = VERDICTS.index(matcher.default(Operation.READ).verdict)
+    denied = VERDICTS.index("deny")
+    if min([default, *(region.entry.level for region in after)]) == denied and not matcher.policy.grants:
+        return None
+    kept = [region for region in after if region.entry.level == denied]
+    for entry in matcher.redirects:
+        for region in _regions(entry, Operation.READ, old, directory):
+            alike = [
+                other
+                for each in matcher.redirects
+                if _shows_no_more(each, entry)
+                for other in _regions(each, Operation.READ, new, directory)
+            ]
+            if not _covered(region, [*kept, *alike]):
+                return Decision(
+                    verdict="deny", operation=Operation.READ, rule=entry.rule, reason=entry.reason
+                )
+    return None
+
+
+def _shows_no_more(one: Entry, other: Entry) -> bool:
+    """Say whether what the first redirects to shows nothing of a file that the second does not show."""
+    ours, theirs = (None if each.rule is None else each.rule.redirect for each in (one, other))
+    return ours is not None and (ours.hides or ours == theirs)
+
+
 def _renamed_program(
     matcher: Matcher, operation: Operation, old: State, new: State, directory: bool
 ) -> Decision | None:
     """Say whether what runs under the new name is restricted less, as a program, than under the old one."""
-    for entry in matcher.entries[operation]:
+    for entry in _speaking(matcher, operation):
         excepts = ((given, not entry.strict) for given in entry.excepts)
         for given, strict in ((entry.conditions, entry.strict), *excepts):
             for slots in (given.programs, *(command.program for command in given.within)):

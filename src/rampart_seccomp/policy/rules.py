@@ -19,7 +19,7 @@ from rampart_seccomp.policy.exemptions import (
     to_texts,
 )
 from rampart_seccomp.policy.terms import VERDICTS, to_errno, to_operations, to_seconds
-from rampart_seccomp.verdicts import Verdict
+from rampart_seccomp.verdicts import Redirect, Verdict
 
 __all__ = ["CONDITIONS", "KINDS", "Decide", "PolicyTest", "Rule"]
 
@@ -48,6 +48,8 @@ class Rule:
         timeout: Seconds until an unanswered question is a denial; None for the broker's own.
         log: Record what the rule allows even if the policy records denials only.
         decide: Answers the question of an ``ask`` rule instead of a person.
+        redirect: What is shown in place of the files, whatever else allows to read them; in a rule that
+            allows ``read`` and nothing else.
         reason: Why the rule is there, in one line.
         file: File the rule was read from; None for a rule made in Python.
         line: Its line there, from 1.
@@ -69,6 +71,9 @@ class Rule:
     timeout: float | None = attrs.field(default=None, converter=to_seconds)
     log: bool = True
     decide: Decide | None = None
+    redirect: Redirect | None = attrs.field(
+        default=None, validator=attrs.validators.optional(attrs.validators.instance_of(Redirect))
+    )
     reason: str | None = None
     file: str | None = attrs.field(default=None, eq=False)
     line: int | None = attrs.field(default=None, eq=False)
@@ -96,6 +101,17 @@ class Rule:
         for key, verdicts in (("timeout", "ask"), ("decide", "ask"), ("errno", "ask deny")):
             if getattr(self, key) is not None and self.verdict not in verdicts.split():
                 raise self._error(key, f"`{key}` means nothing in a rule that says {self.verdict}")
+        if self.redirect is not None and (self.verdict != "allow" or self.operations != {Operation.READ}):
+            raise self._error(
+                "redirect",
+                "only reading can be redirected",
+                "write `allow: read`, and other rules for the rest",
+            )
+
+    @property
+    def restricts(self) -> bool:
+        """True if it keeps anything back: it asks, denies, or shows something else than the file."""
+        return self.verdict != "allow" or self.redirect is not None
 
     @property
     def kind(self) -> str:

@@ -53,7 +53,7 @@ SECRETS = (
 
 
 def readable(policy: Policy) -> Iterator[tuple[Decision, Rule | None, list[str]]]:
-    """Give the well-known secrets that may be read without a question.
+    """Give the well-known secrets that may be read, as they are, without a question.
 
     Yields:
         What allows them; the deny or ask rule that would not, but for its ``except``; their names.
@@ -68,7 +68,7 @@ def readable(policy: Policy) -> Iterator[tuple[Decision, Rule | None, list[str]]
             path = DIRECTORY + path[1:]
         event = FileEvent(operation=Operation.READ, path=path)
         decision = matcher.decide(event)
-        if decision.verdict != "allow":
+        if decision.verdict != "allow" or decision.redirect is not None:
             continue
         subject = matcher.subject(event)
         silent = next(

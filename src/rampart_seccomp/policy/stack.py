@@ -245,7 +245,10 @@ class StackMatcher:
             for index, each in enumerate(said)
             if index != best and each.verdict != "allow"
         )
-        return self._marked(best, said[best], others)
+        redirecting = [each.redirecting for each in said if each.redirect is not None]
+        redirecting.sort(key=lambda rule: not (rule and rule.redirect and rule.redirect.hides))
+        decision = self._marked(best, said[best], others)
+        return attrs.evolve(decision, redirecting=redirecting[0]) if redirecting else decision
 
     def _marked(self, index: int, said: Decision, others: tuple[Decision, ...] = ()) -> Decision:
         return Decision(

@@ -22,8 +22,9 @@ from rampart_seccomp.policy.grants import Grant
 from rampart_seccomp.policy.rules import CONDITIONS, PolicyTest, Rule
 from rampart_seccomp.policy.terms import VERDICTS, to_errno, to_operations, to_seconds
 from rampart_seccomp.policy.walking import Walker
+from rampart_seccomp.verdicts import Redirect
 
-__all__ = ["RULE", "RULE_LATER", "TOP", "TOP_LATER", "Draft", "Extension", "Place", "Structure"]
+__all__ = ["RULE", "TOP", "TOP_LATER", "Draft", "Extension", "Place", "Structure"]
 
 TOP = (
     "version",
@@ -42,12 +43,12 @@ TOP_LATER: Mapping[str, str | None] = {
     "names": None,
     "redact": None,
 }
-RULE = ("name", *VERDICTS, *CONDITIONS, "except", "message", "errno", "timeout", "log", "reason")
-RULE_LATER: Mapping[str, str | None] = {"redirect": None}
+RULE = ("name", *VERDICTS, *CONDITIONS, "except", "message", "errno", "timeout", "log", "reason", "redirect")
 TEST = (*VERDICTS, "path", "command", "host", "port", "program", "within", "env", "by")
 GRANT = ("operation", "path", "command", "host", "port", "rule", "by", "at")
 EXTENSION = ("profile", "file", "without", "except")
 ENVIRONMENT = ("drop", "pass")
+REDIRECT = ("to", "mask")
 
 WHOLE_OPERATION = "leave it out to cover the whole operation"
 
@@ -297,7 +298,7 @@ class Structure(Walker):
         }
 
     def _rule(self, node: Node, path: str) -> Rule:
-        keys = self.keys(node, path, RULE, RULE_LATER, "rule")
+        keys = self.keys(node, path, RULE, {}, "rule")
         if "name" not in keys:
             self.fail("the rule has no `name`", node, path, "give each rule a name of its own")
         verdict = self._verdict(keys, node, path)
@@ -317,6 +318,8 @@ class Structure(Walker):
                 fields[key] = self.attempt(convert, value.value, value, f"{path}.{key}")
         if "log" in keys:
             fields["log"] = self._flag(keys["log"], f"{path}.log")
+        if "redirect" in keys:
+            fields["redirect"] = self._redirect(keys["redirect"], f"{path}.redirect")
         try:
             return Rule(verdict=verdict, file=self.file, line=node.line, **fields)
         except PolicyError as error:
@@ -325,6 +328,14 @@ class Structure(Walker):
             if isinstance(place, Items) and bracket:
                 place = place.items[int(index.partition("]")[0])]
             self.fail(error.problem, place, f"{path}.{error.key}", error.hint)
+
+    def _redirect(self, node: Node, path: str) -> Redirect:
+        if not isinstance(node, Pairs):
+            hint = "write {to: FILE} or {mask: values}"
+            self.fail(f"`redirect` is {node.kind}, and not a mapping", node, path, hint)
+        keys = self.keys(node, path, REDIRECT, {}, "redirect")
+        given = {key: self.text(value, f"{path}.{key}") for key, value in keys.items()}
+        return self.attempt(lambda fields: Redirect(**fields), given, next(iter(keys.values()), node), path)
 
     def _verdict(self, keys: Mapping[str, Node], node: Node, path: str) -> str:
         found = [verdict for verdict in VERDICTS if verdict in keys]

@@ -127,7 +127,8 @@ class _Tables:
     def add_layer(self, layer: Matcher) -> None:
         self.slots: dict[int, int] = {}
         before = len(self.entries)
-        for entry in layer.ordered:
+        # What redirects stands there as what asks: the engine does not open something else.
+        for entry in sorted((*layer.ordered, *layer.redirects), key=lambda entry: -entry.level):
             self._add_entry(entry)
         for grant in layer.policy.grants:
             self._add_grant(grant)

@@ -36,6 +36,13 @@ def dumps(policy: Policy) -> str:
                 line=rule.line,
                 hint="leave the rule out, and add it in Python",
             )
+        if rule.redirect is not None and rule.redirect.content is not None:
+            raise PolicyError(
+                f"the rule {rule.name!r} shows bytes of this process, which a file does not have",
+                file=rule.file,
+                line=rule.line,
+                hint="write them to a file, and redirect to that",
+            )
     text = "\n".join(_lines(policy)) + "\n"
     if Policy.loads(text, source=policy.source or "<string>") != policy:
         raise PolicyError("the policy cannot be written as one file")
@@ -114,6 +121,8 @@ def _rule(rule: Rule) -> Iterator[str]:
         yield f"    timeout: {_seconds(rule.timeout)}"
     if not rule.log:
         yield "    log: false"
+    if rule.redirect is not None:
+        yield f"    redirect: {_flow({'to': rule.redirect.to, 'mask': rule.redirect.mask})}"
 
 
 def _list(indent: str, key: str, entries: Iterable[Except]) -> Iterator[str]:
