@@ -405,14 +405,15 @@ class TestSubstitute:
         """The substitute is opened with the rights of the program."""
         if os.getuid() != 0:
             pytest.skip("needs root, to become somebody else")
-        (project.root / "other").chmod(0o600)
+        project.base.chmod(0o755)
         code = "import os; os.setuid(65534); print(open('.env').read())"
         (project.root / ".env").chmod(0o644)
-        done = project.run(
-            ["/usr/bin/env", "python3", "-c", code], redirecting(rampart.Redirect(to="./other"))
-        )
-        assert "OTHER" not in done.stdout
-        assert "PermissionError" in done.stderr
+        argv = ["/usr/bin/env", "python3", "-c", code]
+        policy = redirecting(rampart.Redirect(to="./other"))
+        assert project.run(argv, policy).stdout == "OTHER\n\n"
+        (project.root / "other").chmod(0o600)
+        done = project.run(argv, policy)
+        assert (done.stdout, "PermissionError" in done.stderr) == ("", True)
 
 
 @pytest.mark.usefixtures("secret", "engine")

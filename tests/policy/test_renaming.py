@@ -27,7 +27,7 @@ def judged(
     """Judge every operation on one path, as done by one process."""
     events = [FileEvent(operation=operation, path=path, process=process) for operation in FILE_OPERATIONS]
     decided = {str(event.operation): bound.decide(event).verdict for event in events}
-    decided["shown"] = shown(bound.decide(FileEvent(operation=Operation.READ, path=path, process=process)))
+    decided["read, shown"] = shown(bound.decide(FileEvent(operation=Operation.READ, path=path, process=process)))
     started = ExecEvent(path=path, argv=argv, process=process, changed=changed)
     decided["exec"] = bound.decide(started).verdict
     for in_tree in (False, True):
@@ -126,6 +126,7 @@ class TestSound:
                         for name in (old, new)
                     )
                     assert VERDICTS.index(after.verdict) >= VERDICTS.index(before.verdict)
+                    assert LEVELS.index(shown(after)) >= LEVELS.index(shown(before))
 
     @strategies.bounded
     @given(strategies.policies(), strategies.paths(3), st.booleans())
