@@ -27,7 +27,9 @@ def judged(
     """Judge every operation on one path, as done by one process."""
     events = [FileEvent(operation=operation, path=path, process=process) for operation in FILE_OPERATIONS]
     decided = {str(event.operation): bound.decide(event).verdict for event in events}
-    decided["read, shown"] = shown(bound.decide(FileEvent(operation=Operation.READ, path=path, process=process)))
+    decided["read, shown"] = shown(
+        bound.decide(FileEvent(operation=Operation.READ, path=path, process=process))
+    )
     started = ExecEvent(path=path, argv=argv, process=process, changed=changed)
     decided["exec"] = bound.decide(started).verdict
     for in_tree in (False, True):

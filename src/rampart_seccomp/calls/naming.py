@@ -191,7 +191,7 @@ def _link(
             if not path and flags & _AT_EMPTY_PATH:
                 old = call.hold(notification.pin_fd(dirfd))
             else:
-                follow = bool(flags & _AT_SYMLINK_FOLLOW)
+                follow = bool(flags & _AT_SYMLINK_FOLLOW) or path.endswith(b"/")
                 old = call.hold(notification.pin(path, dirfd=dirfd, follow=follow))
             if old.missing:
                 raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
