@@ -4,6 +4,8 @@
  */
 #include "held.h"
 
+#include <sys/statvfs.h>
+
 /* An entry of a directory. */
 struct entry {
     struct rs_pin pin;           /* without its object where the path is straight */
@@ -131,6 +133,13 @@ static int carry_out(const struct change *change, const struct rs_identity *as, 
     return rs_mkdir(as, pin->parent, pin->name, change->mode);
 }
 
+/* The error of removing a name that is not there: the kernel looks for it last of all. */
+static int not_removed(const struct rs_pin *pin)
+{
+    struct statvfs fs;
+    return fstatvfs(pin->parent, &fs) == 0 && (fs.f_flag & ST_RDONLY) ? EROFS : ENOENT;
+}
+
 static void drop_entry(struct entry *entry)
 {
     held_drop_pin(&entry->pin);
@@ -150,7 +159,7 @@ static enum rs_outcome change_entry(struct rs_held *held, const struct rs_identi
         return outcome;
     const int missing = (entry.pin.flags & RS_PIN_MISSING) != 0;
     if (missing != (change->operation == RS_CREATE))
-        return held_fail(held, missing ? ENOENT : EEXIST);
+        return held_fail(held, missing ? not_removed(&entry.pin) : EEXIST);
     struct rs_effects effects;
     if (entry.is_straight) {
         held_take_name(&effects, &entry.straight);

@@ -165,10 +165,10 @@ static int put_before_rest(struct walk *walk, const char *text, const char *rest
 }
 
 /* fs.protected_symlinks, which the kernel cannot apply to links that we follow ourselves (proc_sys_fs(5)). */
-static int may_follow(const struct walk *walk, const struct stat *link)
+static int may_follow(const struct walk *walk, int parent, const struct stat *link)
 {
     struct stat directory;
-    if (fstat(walk->at, &directory) < 0)
+    if (fstat(parent, &directory) < 0)
         return -errno;
     if (!(directory.st_mode & S_ISVTX) || !(directory.st_mode & S_IWOTH))
         return 0;
@@ -207,7 +207,7 @@ static int follow_link(struct walk *walk, int link, const struct stat *st, const
 {
     if (++walk->links > LINKS_MAX)
         return -ELOOP;
-    int rc = may_follow(walk, st);
+    int rc = may_follow(walk, walk->at, st);
     if (rc < 0)
         return rc;
     rc = in_procfs(link);
@@ -268,6 +268,12 @@ static int set_name(struct rs_pin *out, const char *name, size_t length, int sla
     return 0;
 }
 
+static int is_directory(int fd)
+{
+    struct stat st;
+    return fstat(fd, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
 /* Walk the rest component by component. */
 static int walk_slowly(struct walk *walk, uint32_t flags, struct rs_pin *out)
 {
@@ -322,6 +328,10 @@ static int walk_slowly(struct walk *walk, uint32_t flags, struct rs_pin *out)
             }
             if (step == STEP_MAGIC) {
                 if (last) {
+                    if (slash && !is_directory(magic)) {
+                        rs_close_fd(&magic);
+                        return -ENOTDIR;
+                    }
                     out->object = magic;
                     out->flags |= RS_PIN_MAGIC;
                     return 0;
@@ -398,36 +408,66 @@ static int walk_quickly(struct walk *walk, uint32_t flags, struct rs_pin *out)
     return set_name(out, name, end - start, slash);
 }
 
-/* openat2(2) with resolve flags of the target's own: the kernel walks, and never through procfs links. */
+/* Put what a symbolic link in `parent` says in the place of the path that leads to it, `directory` and its name. */
+static int put_text(struct walk *walk, int parent, int link, const char *directory)
+{
+    char text[PATH_MAX];
+    struct stat st;
+    if (fstat(link, &st) < 0)
+        return -errno;
+    int rc = may_follow(walk, parent, &st);
+    if (rc < 0)
+        return rc;
+    ssize_t length = readlinkat(link, "", text, sizeof text - 1);
+    if (length <= 0)
+        return -ENOENT; /* no link, but something that is there since a moment ago */
+    text[length] = 0;
+    const int absolute = text[0] == '/';
+    int size = snprintf(walk->rest, sizeof walk->rest, "%s%s%s", absolute ? "" : directory, absolute ? "" : "/", text);
+    return size < 0 || (size_t)size >= PATH_MAX ? -ENAMETOOLONG : 0;
+}
+
+/*
+ * openat2(2) with resolve flags of the target's own: the kernel walks, and never through procfs links. It does not say
+ * where a link leads that leads to nothing yet: such a link is followed here, and the kernel asked again.
+ */
 static int walk_restricted(struct walk *walk, uint32_t flags, uint64_t resolve, struct rs_pin *out)
 {
-    uint64_t nofollow = flags & RS_FOLLOW ? 0 : O_NOFOLLOW;
-    int fd = open_pin(walk->at, walk->rest, nofollow, resolve | RESOLVE_NO_MAGICLINKS);
-    if (fd >= 0) {
-        out->object = fd;
-        return 0;
+    const uint64_t nofollow = flags & RS_FOLLOW ? 0 : O_NOFOLLOW;
+    for (int links = 0; links <= LINKS_MAX; links++) {
+        int fd = open_pin(walk->at, walk->rest, nofollow, resolve | RESOLVE_NO_MAGICLINKS);
+        if (fd >= 0) {
+            out->object = fd;
+            return 0;
+        }
+        if (fd != -ENOENT)
+            return fd;
+        char directory[sizeof walk->rest];
+        (void)snprintf(directory, sizeof directory, "%s", walk->rest);
+        char *slash = strrchr(directory, '/');
+        const char *name = slash ? slash + 1 : walk->rest;
+        if (slash)
+            slash[slash == directory] = 0;
+        size_t length = strlen(name);
+        if (length == 0 || strcmp(name, "..") == 0 || strcmp(name, ".") == 0)
+            return -ENOENT;
+        RS_CLOSING int parent =
+            open_pin(walk->at, slash ? directory : ".", O_DIRECTORY, resolve | RESOLVE_NO_MAGICLINKS);
+        if (parent < 0)
+            return parent;
+        RS_CLOSING int there = open_pin(parent, name, O_NOFOLLOW, 0);
+        if (there < 0) {
+            out->flags |= RS_PIN_MISSING;
+            out->parent = rs_steal_fd(&parent);
+            return set_name(out, name, length, 0);
+        }
+        int rc = put_text(walk, parent, there, slash ? directory : ".");
+        if (rc < 0)
+            return rc;
+        if (walk->rest[0] == '/' && (resolve & RESOLVE_NO_XDEV))
+            return -ENOENT; /* named by the program, it would be allowed to be on another mount */
     }
-    if (fd != -ENOENT)
-        return fd;
-    char directory[sizeof walk->rest];
-    (void)snprintf(directory, sizeof directory, "%s", walk->rest);
-    char *slash = strrchr(directory, '/');
-    const char *name = slash ? slash + 1 : walk->rest;
-    if (slash)
-        slash[slash == directory] = 0;
-    size_t length = strlen(name);
-    if (length == 0 || strcmp(name, "..") == 0 || strcmp(name, ".") == 0)
-        return -ENOENT;
-    int parent = open_pin(walk->at, slash ? directory : ".", O_DIRECTORY, resolve | RESOLVE_NO_MAGICLINKS);
-    if (parent < 0)
-        return parent;
-    out->parent = parent;
-    /* A dangling link is there, though what it names is not: creating through it is left undone. */
-    RS_CLOSING int there = open_pin(parent, name, O_NOFOLLOW, 0);
-    if (there >= 0)
-        return -ENOENT;
-    out->flags |= RS_PIN_MISSING;
-    return set_name(out, name, length, 0);
+    return -ELOOP;
 }
 
 static void drop_pin(struct rs_pin *pin)

@@ -72,6 +72,39 @@ def _new_entry(call: Call, path: bytes, dirfd: int) -> Pin:
     return pin
 
 
+def _error(number: int) -> OSError:
+    return OSError(number, os.strerror(number))
+
+
+def _is_read_only(directory: int) -> bool:
+    return bool(os.fstatvfs(directory).f_flag & os.ST_RDONLY)
+
+
+def _mount(fd: int) -> bytes:
+    """Give the id of the mount that a descriptor is on (proc_pid_fdinfo(5)): names are not moved across."""
+    with open(f"/proc/self/fdinfo/{fd}", "rb") as file:
+        return next(line for line in file if line.startswith(b"mnt_id:"))
+
+
+def _no_removal(pin: Pin) -> OSError:
+    """Give the error of removing a name that is not there: the kernel looks for it last of all."""
+    return _error(errno.EROFS if _is_read_only(pin.parent) else errno.ENOENT)
+
+
+def _no_rename(old: Pin, new: Pin) -> OSError:
+    """The same of a rename."""
+    if old.parent < 0 or new.parent < 0:
+        return _error(errno.EBUSY)
+    return _error(errno.EXDEV) if _mount(old.parent) != _mount(new.parent) else _no_removal(old)
+
+
+def _no_link(old: Pin, new: Pin) -> OSError:
+    """The same of a link to what gets none: a directory, or what never had a name."""
+    if _is_read_only(new.parent):
+        return _error(errno.EROFS)
+    return _error(errno.EXDEV if _mount(old.object) != _mount(new.parent) else errno.EPERM)
+
+
 def _needs_entry(pin: Pin, error: int) -> None:
     """The root directory has no name of its own in any directory."""
     if pin.parent < 0:
@@ -115,7 +148,7 @@ def _removal(path_at: int, dirfd_at: int | None, flags_at: int | None, fixed_fla
         with call.decoding():
             pin = _entry(call, notification.read_path(path_at), dirfd)
             if pin.missing:
-                raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+                raise _no_removal(pin)
             _needs_entry(pin, errno.EBUSY if flags & _AT_REMOVEDIR else errno.EISDIR)
             call.events = (_event(notification, Operation.DELETE, pin.path),)
             call.act = lambda: lib.rs_unlink(notification.identity, pin.parent, pin.name, flags)
@@ -147,7 +180,7 @@ def _rename(
                     raise OSError(errno.ENOENT, os.strerror(errno.ENOENT)) from None
                 raise
             if old.missing or (flags & _RENAME_EXCHANGE and new.missing):
-                raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+                raise _no_rename(old, new)
             _needs_entry(old, errno.EBUSY)
             _needs_entry(new, errno.EBUSY)
             if flags & _RENAME_NOREPLACE and not new.missing:
@@ -200,10 +233,8 @@ def _link(
                 notification.read_path(new_at),
                 _directory(args, new_dirfd),
             )
-            if old.is_directory:
-                raise OSError(errno.EPERM, os.strerror(errno.EPERM))
-            if old.nameless:
-                call.refusal = Refusal("a link to something that never had a name")
+            if old.is_directory or old.nameless:
+                raise _no_link(old, new)
             call.events = (_event(notification, Operation.CREATE, new.path),)
             call.renamings = (Renaming(old.path, new.path),)
             call.linkings = _moved_link(call, old, new)

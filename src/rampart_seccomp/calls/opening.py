@@ -26,6 +26,7 @@ from rampart_seccomp.verdicts import Redirect
 __all__ = ["DECODERS", "creat", "open_", "openat", "openat2"]
 
 _O_TMPFILE = os.O_TMPFILE & ~os.O_DIRECTORY
+_DIRECTORIES = (b"", b".", b"..")
 _TTY = os.makedev(5, 0)
 _NULL = os.makedev(1, 3)
 
@@ -50,6 +51,8 @@ _VALID = (
     | os.O_PATH
     | os.O_TMPFILE
 )
+_RESOLVE_BENEATH = 0x08
+_RESOLVE_IN_ROOT = 0x10
 _RESOLVE_CACHED = 0x20
 _RESOLVE_ALL = 0x3F
 _HOW = struct.Struct("=QQQ")
@@ -71,21 +74,19 @@ _WRITABLE_ELSEWHERE = frozenset([b"comm", b"sched", b"autogroup"])
 def open_(notification: Notification, setting: Setting) -> Call:
     """Decode open(path, flags, mode)."""
     _, flags, mode = notification.args[:3]
-    return _decode(notification, setting, AT_FDCWD, notification.read_path(0), int32(flags), mode & 0o7777)
+    return _decode(notification, setting, AT_FDCWD, 0, int32(flags), mode & 0o7777)
 
 
 def creat(notification: Notification, setting: Setting) -> Call:
     """Decode creat(path, mode)."""
     flags = os.O_CREAT | os.O_WRONLY | os.O_TRUNC
-    path = notification.read_path(0)
-    return _decode(notification, setting, AT_FDCWD, path, flags, notification.args[1] & 0o7777)
+    return _decode(notification, setting, AT_FDCWD, 0, flags, notification.args[1] & 0o7777)
 
 
 def openat(notification: Notification, setting: Setting) -> Call:
     """Decode openat(dirfd, path, flags, mode)."""
     dirfd, _, flags, mode = notification.args[:4]
-    path = notification.read_path(1)
-    return _decode(notification, setting, int32(dirfd), path, int32(flags), mode & 0o7777)
+    return _decode(notification, setting, int32(dirfd), 1, int32(flags), mode & 0o7777)
 
 
 def openat2(notification: Notification, setting: Setting) -> Call:
@@ -105,26 +106,32 @@ def openat2(notification: Notification, setting: Setting) -> Call:
     flags, mode, resolve = _HOW.unpack(raw[: _HOW.size])
     if flags & ~_VALID or resolve & ~_RESOLVE_ALL or mode & ~0o7777:
         raise OSError(errno.EINVAL, "open_how has unknown flags")
+    if resolve & _RESOLVE_BENEATH and resolve & _RESOLVE_IN_ROOT:
+        raise OSError(errno.EINVAL, "two roots for one path")
     if mode and not flags & (os.O_CREAT | _O_TMPFILE):
         raise OSError(errno.EINVAL, "mode without O_CREAT")
     if flags & os.O_PATH:
         raise OSError(errno.ENOSYS, "openat2 with O_PATH")
     if resolve & _RESOLVE_CACHED:
         raise OSError(errno.EAGAIN, "RESOLVE_CACHED cannot be kept")
-    return _decode(notification, setting, int32(dirfd), notification.read_path(1), flags, mode, resolve)
+    return _decode(notification, setting, int32(dirfd), 1, flags, mode, resolve)
 
 
 def _decode(
     notification: Notification,
     setting: Setting,
     dirfd: int,
-    path: bytes,
+    path_at: int,
     flags: int,
     mode: int,
     resolve: int = 0,
 ) -> Call:
+    # In the kernel's order: flags, the text of the path, a free descriptor, and then what the path means.
     flags &= _VALID
     _ensure_consistent(flags)
+    path = notification.read_path(path_at)
+    if not path:
+        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
     _ensure_descriptor(notification)
     exclusive = flags & os.O_CREAT and flags & os.O_EXCL
     follow = not (flags & os.O_NOFOLLOW or exclusive) or (path.endswith(b"/") and not flags & os.O_CREAT)
@@ -184,7 +191,7 @@ def _ensure_descriptor(notification: Notification) -> None:
 
 def _effects(pin: Pin, path: bytes, flags: int) -> list[tuple[Operation, bytes]]:
     """Say what the open would do, or raise what it fails with whatever the policy."""
-    if flags & os.O_CREAT and path.endswith(b"/"):
+    if flags & os.O_CREAT and path.endswith(b"/") and os.path.basename(path.rstrip(b"/")) not in _DIRECTORIES:
         raise OSError(errno.EISDIR, "creating a directory by open")
     if pin.missing:
         if not flags & os.O_CREAT:
