@@ -241,7 +241,7 @@ class Judge:
         if instead is None:
             return None
         process = describe(call.notification, self.lineage)
-        decision = self._matcher.decide(attrs.evolve(instead, process=process))
+        decision = self._decide(attrs.evolve(instead, process=process))
         if decision.verdict == "allow" and decision.redirect is None:
             return None
         why = f"what is shown instead may not be read itself: {instead.object}, by {decision.where}"
@@ -250,7 +250,7 @@ class Judge:
     def _named(self, name: str) -> bytes:
         """Give the absolute name of what a policy redirects to."""
         raw = os.fsencode(name)
-        for anchor, place in ((b"~/", self._matcher.home), (b"./", self._matcher.directory)):
+        for anchor, place in ((b"~/", self.matcher.home), (b"./", self.matcher.directory)):
             if raw.startswith(anchor):
                 return os.path.join(place, raw[len(anchor) :])
         return raw

@@ -21,7 +21,7 @@ from rampart_seccomp.calls.notification import Notification
 from rampart_seccomp.events import Address, ConnectEvent, Process
 from rampart_seccomp.network.names import TreeNames
 from rampart_seccomp.policy import Decision
-from rampart_seccomp.verdicts import Allow
+from rampart_seccomp.verdicts import Allow, Deny
 
 if TYPE_CHECKING:
     from rampart_seccomp.broker.telling import Telling
@@ -82,7 +82,7 @@ class Lookups:
         try:
             answer = judge.questions.ask_apart(_event(name, query, who), decision)
             allowed = isinstance(answer, Allow)
-            message = None if isinstance(answer, Allow) else answer.message
+            message = answer.message if isinstance(answer, Deny) else None
             self._note(_event(name, query, who), decision, allowed=allowed, asked=True, message=message)
         finally:
             with self._lock:

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator
 
 import attrs
 
-from rampart_seccomp.events import Event, ExecEvent, Process, Program
+from rampart_seccomp.events import Event, ExecEvent, Operation, Process, Program
 from rampart_seccomp.policy.analysis.exploring import explore
 from rampart_seccomp.policy.analysis.ground import Ground, united
 from rampart_seccomp.policy.analysis.paths import Paths
 from rampart_seccomp.policy.analysis.words import ARGUMENTS, VARIABLES, TooLarge
 from rampart_seccomp.policy.commands import CommandPattern
-from rampart_seccomp.policy.conditions import Conditions
+from rampart_seccomp.policy.conditions import Conditions, Entry, Subject
 from rampart_seccomp.policy.globs import AnyComponents, Tail
 
 __all__ = ["Actors", "arguments"]
@@ -78,15 +78,21 @@ class Actors:
         """Give the conditions that nothing but who acts, and variables, decide for this event."""
         for place, layer in enumerate(self._ground.layers):
             subject = layer.subject(event)
-            for entry in layer.entries[event.operation]:
-                if not entry.conditions.match(subject, strict=entry.strict):
-                    continue
-                excepts = [given for given in entry.excepts if given.match(subject, strict=not entry.strict)]
-                if not all(given.texts for given in excepts):
-                    continue
-                yield from (_Open(place, given) for given in (entry.conditions, *excepts) if given.texts)
-                if not entry.conditions.texts and not excepts:
-                    break
+            yield from self._open_in(place, layer.entries[event.operation], subject)
+            if event.operation is Operation.READ:
+                yield from self._open_in(place, layer.redirects, subject)
+
+    def _open_in(self, place: int, entries: Iterable[Entry], subject: Subject) -> Iterator[_Open]:
+        """Do this for rules of which the first that matches decides."""
+        for entry in entries:
+            if not entry.conditions.match(subject, strict=entry.strict):
+                continue
+            excepts = [given for given in entry.excepts if given.match(subject, strict=not entry.strict)]
+            if not all(given.texts for given in excepts):
+                continue
+            yield from (_Open(place, given) for given in (entry.conditions, *excepts) if given.texts)
+            if not entry.conditions.texts and not excepts:
+                break
 
     def _processes(self, still: tuple[_Open, ...]) -> Iterator[Process]:
         acting: dict[tuple[Truth, Truth], Program] = {}

@@ -21,6 +21,7 @@ from rampart_seccomp.policy.model import AUDITS, Policy
 from rampart_seccomp.policy.rules import CONDITIONS, Rule
 from rampart_seccomp.policy.stack import AnyMatcher, AnyPolicy, StackMatcher
 from rampart_seccomp.policy.terms import VERDICTS
+from rampart_seccomp.verdicts import Redirect
 
 __all__ = ["Comparison", "Difference", "Setting", "diff"]
 
@@ -46,14 +47,15 @@ class Difference:
 
     @property
     def laxer(self) -> bool:
-        """True if the second policy allows what the first does not, or asks where the first denies."""
-        return VERDICTS.index(self.b.verdict) < VERDICTS.index(self.a.verdict)
+        """True if the second policy allows what the first does not, asks where it denies, or shows more."""
+        return _strictness(self.b) < _strictness(self.a)
 
     @property
     def key(self) -> Hashable:
         """What tells it from others: the operation, and what decided on both sides."""
         return self.operation, *(
-            (each.verdict, each.rule and each.rule.name, each.reason, each.layer) for each in (self.a, self.b)
+            (_outcome(each), each.rule and each.rule.name, each.reason, each.layer)
+            for each in (self.a, self.b)
         )
 
     @property
@@ -123,7 +125,7 @@ def diff(
         try:
             for event in witnesses.events(operation, about=_changed(bound, operation)):
                 found = _judged(bound, event)
-                if found.a.verdict != found.b.verdict and found.key not in differences:
+                if _outcome(found.a) != _outcome(found.b) and found.key not in differences:
                     differences[found.key] = _shortened(bound, found)
         except TooLarge as error:
             unfinished.append((operation, str(error)))
@@ -132,6 +134,16 @@ def diff(
         settings=tuple(_settings(a, b)),
         unfinished=tuple(unfinished),
     )
+
+
+def _outcome(decision: Decision) -> tuple[str, Redirect | None]:
+    """Give what a program meets: whether it may, and what it is shown."""
+    return decision.verdict, None if decision.verdict == "deny" else decision.redirect
+
+
+def _strictness(decision: Decision) -> tuple[int, int]:
+    verdict, redirect = _outcome(decision)
+    return VERDICTS.index(verdict), 0 if redirect is None else 1 + redirect.hides
 
 
 def _layers(matcher: AnyMatcher) -> tuple[Matcher, ...]:
@@ -188,7 +200,12 @@ def _aside(policy: Policy, operation: Operation) -> Hashable:
 
 
 def _content(rule: Rule) -> Hashable:
-    return rule.verdict, tuple(frozenset(getattr(rule, key)) for key in CONDITIONS), frozenset(rule.except_)
+    return (
+        rule.verdict,
+        rule.redirect,
+        tuple(frozenset(getattr(rule, key)) for key in CONDITIONS),
+        frozenset(rule.except_),
+    )
 
 
 def _circumstances(event: Event) -> Iterator[str]:

@@ -122,7 +122,7 @@ class Reach:
 
 
 def _is_above(other: Rule, rule: Rule, operation: Operation) -> bool:
-    return operation in other.operations and VERDICTS.index(other.verdict) > VERDICTS.index(rule.verdict)
+    return operation in other.operations and VERDICTS.index(other.verdict) > rule.level
 
 
 def _instead(matcher: Matcher, entry: Entry, operation: Operation) -> Iterator[Rule | Grant | None]:
