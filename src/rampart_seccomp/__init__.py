@@ -39,7 +39,7 @@ if TYPE_CHECKING:
         deny,
     )
     from rampart_seccomp.policy.analysis import diff
-    from rampart_seccomp.verdicts import Allow, Ask, Deny, Verdict
+    from rampart_seccomp.verdicts import Allow, Ask, Deny, Redirect, Verdict
 
 __version__ = "0.1.0"
 

@@ -27,6 +27,7 @@ from rampart_seccomp.policy import (
 )
 from rampart_seccomp.policy.analysis import exploring, witnesses
 from rampart_seccomp.policy.analysis.witnesses import Witnesses
+from rampart_seccomp.verdicts import Redirect
 from strategies import DIRECTORY, HOME
 
 Pair = tuple[AnyPolicy, AnyPolicy]
@@ -50,13 +51,13 @@ PROCESSES = [
 ]
 
 
+def met(decision: Decision) -> tuple[str, Redirect | None]:
+    """What a program meets: whether it may, and what is shown instead of the file."""
+    return decision.verdict, None if decision.verdict == "deny" else decision.redirect
+
+
 def compared(a: AnyPolicy, b: AnyPolicy) -> Comparison:
     return diff(a, b, home=HOME, directory=DIRECTORY)
-
-
-def said(decision: Decision) -> tuple[str, rampart.Redirect | None]:
-    """What a decision comes to."""
-    return decision.verdict, None if decision.verdict == "deny" else decision.redirect
 
 
 def check(pair: Pair, tried: list[Event]) -> None:
@@ -66,10 +67,10 @@ def check(pair: Pair, tried: list[Event]) -> None:
     bound = [each.matcher(home=HOME, directory=DIRECTORY) for each in pair]
     for each in found.differences:
         assert [each.a, each.b] == [matcher.decide(each.event) for matcher in bound]
-        assert said(each.a) != said(each.b)
-    shown = {(each.operation, said(each.a), said(each.b)) for each in found.differences}
+        assert met(each.a) != met(each.b)
+    shown = {(each.operation, met(each.a), met(each.b)) for each in found.differences}
     for event in tried:
-        a, b = (said(matcher.decide(event)) for matcher in bound)
+        a, b = (met(matcher.decide(event)) for matcher in bound)
         assert a == b or (event.operation, a, b) in shown
 
 
@@ -123,8 +124,8 @@ class TestExact:
     def test_reverse(self, pair: Pair) -> None:
         """The reverse shows the same verdicts, exchanged."""
         one, other = compared(*pair), compared(*pair[::-1])
-        assert {(each.operation, each.a.verdict, each.b.verdict) for each in one.differences} == {
-            (each.operation, each.b.verdict, each.a.verdict) for each in other.differences
+        assert {(each.operation, met(each.a), met(each.b)) for each in one.differences} == {
+            (each.operation, met(each.b), met(each.a)) for each in other.differences
         }
 
 
@@ -137,6 +138,24 @@ def shown(a: Policy, b: AnyPolicy) -> list[str]:
 
 
 READS = {"read": "allow"}
+
+
+def test_what_is_shown() -> None:
+    """A redirect is stricter than an allow and laxer than a question; hiding is stricter than masking."""
+    rules = [
+        None,
+        allow("read", paths=["/x"], name="mask", redirect=Redirect(mask="values")),
+        allow("read", paths=["/x"], name="hide", redirect=Redirect(to="/dev/null")),
+        ask("read", paths=["/x"], name="ask"),
+        deny("read", paths=["/x"], name="deny"),
+    ]
+    policies = [Policy(rules=[rule] if rule else [], default=READS) for rule in rules]
+    for (place, one), (other_place, other) in itertools.permutations(enumerate(policies), 2):
+        (difference,) = compared(one, other).differences
+        assert difference.event.path == b"/x"
+        assert difference.laxer == (other_place < place)
+
+
 RUNS = {"exec": "allow"}
 
 

@@ -241,7 +241,7 @@ class Judge:
         if instead is None:
             return None
         process = describe(call.notification, self.lineage)
-        decision = self.matcher.decide(attrs.evolve(instead, process=process))
+        decision = self._decide(attrs.evolve(instead, process=process))
         if decision.verdict == "allow" and decision.redirect is None:
             return None
         why = f"what is shown instead may not be read itself: {instead.object}, by {decision.where}"

@@ -77,8 +77,8 @@ def _differences(found: Comparison, a: str, b: str, laxer: bool) -> Iterator[str
 def _decided(difference: Difference, width: int, a: str, b: str) -> Iterator[str]:
     for name, decision in ((a, difference.a), (b, difference.b)):
         where = decision.where if decision.rule or decision.reason != "default" else "default"
-        if decision.redirecting is not None and decision.verdict != "deny":
-            where += f"; redirected {decision.redirect} by {decision.redirecting.name}"
+        if decision.redirect is not None and decision.verdict != "deny":
+            where += f"; shown: {decision.redirect}"
         yield f"    {_shown(name):<{width}}  {decision.verdict:<5}  {printable(where)}"
 
 

@@ -114,6 +114,14 @@ class Rule:
         return self.verdict != "allow" or self.redirect is not None
 
     @property
+    def level(self) -> int:
+        """Place in `VERDICTS` above which another rule leaves this one nothing to say.
+
+        What is asked about is shown as a redirect says, too.
+        """
+        return VERDICTS.index(self.verdict if self.redirect is None else "ask")
+
+    @property
     def kind(self) -> str:
         """The key whose entries plain patterns of ``except`` are written like.
 

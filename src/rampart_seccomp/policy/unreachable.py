@@ -86,13 +86,16 @@ class Unreachable:
                 for each in self._policy.rules
                 if operation in each.operations and each.file in files
             )
-        return self._levels[key] > VERDICTS.index(rule.verdict)
+        return self._levels[key] > rule.level
 
 
 def _hiding(rules: Sequence[Rule], rule: Rule, operation: Operation) -> Rule | None:
     """Give a single stricter rule that matches whatever the rule does for this operation, or None."""
-    level = VERDICTS.index(rule.verdict)
     for other in rules:
-        if VERDICTS.index(other.verdict) > level and operation in other.operations and includes(other, rule):
+        if (
+            VERDICTS.index(other.verdict) > rule.level
+            and operation in other.operations
+            and includes(other, rule)
+        ):
             return other
     return None

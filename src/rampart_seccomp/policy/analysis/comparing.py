@@ -21,6 +21,7 @@ from rampart_seccomp.policy.model import AUDITS, Policy
 from rampart_seccomp.policy.rules import CONDITIONS, Rule
 from rampart_seccomp.policy.stack import AnyMatcher, AnyPolicy, StackMatcher
 from rampart_seccomp.policy.terms import VERDICTS
+from rampart_seccomp.verdicts import Redirect
 
 __all__ = ["Comparison", "Difference", "Setting", "diff"]
 
@@ -46,16 +47,17 @@ class Difference:
 
     @property
     def laxer(self) -> bool:
-        """True if the second policy allows or shows what the first does not, or asks instead of denying."""
-        if self.a.verdict != self.b.verdict:
-            return VERDICTS.index(self.b.verdict) < VERDICTS.index(self.a.verdict)
-        return _hidden(self.b) <= _hidden(self.a)
+        """True if the second policy allows what the first does not, asks where it denies, or shows more.
+
+        Or something else: nobody says that this is less.
+        """
+        return _strictness(self.b) <= _strictness(self.a)
 
     @property
     def key(self) -> Hashable:
         """What tells it from others: the operation, and what decided on both sides."""
         return self.operation, *(
-            (each.verdict, each.rule and each.rule.name, each.reason, each.layer, _shown(each))
+            (_outcome(each), each.rule and each.rule.name, each.reason, each.layer)
             for each in (self.a, self.b)
         )
 
@@ -126,7 +128,7 @@ def diff(
         try:
             for event in witnesses.events(operation, about=_changed(bound, operation)):
                 found = _judged(bound, event)
-                if _said(found.a) != _said(found.b) and found.key not in differences:
+                if _outcome(found.a) != _outcome(found.b) and found.key not in differences:
                     differences[found.key] = _shortened(bound, found)
         except TooLarge as error:
             unfinished.append((operation, str(error)))
@@ -137,19 +139,14 @@ def diff(
     )
 
 
-def _said(decision: Decision) -> Hashable:
-    """Give what a decision comes to; of what is denied, nothing is shown."""
+def _outcome(decision: Decision) -> tuple[str, Redirect | None]:
+    """Give what a program meets: whether it may, and what it is shown."""
     return decision.verdict, None if decision.verdict == "deny" else decision.redirect
 
 
-def _shown(decision: Decision) -> str | None:
-    rule = None if decision.verdict == "deny" else decision.redirecting
-    return None if rule is None else rule.name
-
-
-def _hidden(decision: Decision) -> int:
-    """Say how much of a file is kept back: nothing, it shows something else, or all."""
-    return 0 if decision.redirect is None else 1 + decision.redirect.hides
+def _strictness(decision: Decision) -> tuple[int, int]:
+    verdict, redirect = _outcome(decision)
+    return VERDICTS.index(verdict), 0 if redirect is None else 1 + redirect.hides
 
 
 def _layers(matcher: AnyMatcher) -> tuple[Matcher, ...]:

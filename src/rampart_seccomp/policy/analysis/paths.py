@@ -69,10 +69,18 @@ class Paths:
             for place, layer in enumerate(self._ground.layers)
         ]
         layers = tuple(tuple(row for _, row in layer) for layer in rows)
-        extra |= united(self.granted(operation))
+        # What is shown depends on its own rules, whichever rule allows.
+        shown = [
+            [(entry, self._row(place, entry, operation)) for entry in layer.redirects]
+            for place, layer in enumerate(self._ground.layers)
+            if operation is Operation.READ
+        ]
+        extra |= united(self.granted(operation)) | united(row.asked for layer in shown for _, row in layer)
         focus = ALWAYS
         if about is not None:
             focused = [row for layer in rows for entry, row in layer if entry in about]
+            rules = {id(entry.rule) for entry in about}
+            focused += [row for layer in shown for entry, row in layer if id(entry.rule) in rules]
             extra |= united(row.asked for row in focused)
             # The image is not all that a rule on an exec may match.
             if operation is not Operation.EXEC and not any(row.own == ALWAYS for row in focused):

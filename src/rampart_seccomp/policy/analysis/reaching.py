@@ -126,9 +126,7 @@ def _anchors(home: bytes, directory: bytes) -> Anchors:
 
 
 def _is_above(other: Rule, rule: Rule, operation: Operation) -> bool:
-    # What is asked about is shown as the rule says, too: only a denial leaves nothing to say.
-    level = VERDICTS.index(rule.verdict if rule.redirect is None else "ask")
-    return operation in other.operations and VERDICTS.index(other.verdict) > level
+    return operation in other.operations and VERDICTS.index(other.verdict) > rule.level
 
 
 def _instead(matcher: Matcher, entry: Entry, operation: Operation) -> Iterator[Rule | Grant | None]:
