@@ -25,7 +25,7 @@ class Irreplaceable(Exception):
     """Nothing else can be shown in place of what the call reads. The text says why."""
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Substitute:
     """What an open answers with instead of the file. One of the two is given.
 
