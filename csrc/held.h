@@ -32,6 +32,18 @@ struct rs_task {
     char *who;       /* RS_WHO_ROOM bytes, or NULL */
 };
 
+/*
+ * An ELF image that was read. What it said it still says, as long as the file has not changed since, which a file that
+ * changed just before it was read need not show. Should it be wrong, the launcher finds another image or interpreter.
+ */
+struct rs_image {
+    uint64_t dev, ino; /* zeroes: none */
+    off_t size;
+    struct timespec changed;
+    char interpreter[64]; /* empty: none */
+};
+#define IMAGES 16
+
 /* What decides; replaced as a whole, and freed when the last call that began under it is over. */
 struct rs_reign {
     struct rs_tables *tables; /* NULL: everything is a question */
@@ -50,6 +62,7 @@ struct rs_worker {
     struct rs_walker *walker;
     char *buffer; /* MESSAGE_MAX bytes, or NULL */
     char *strings; /* EXEC_ROOM bytes, or NULL */
+    struct rs_image images[IMAGES]; /* by inode */
     struct rs_task tasks[TASKS];
 };
 

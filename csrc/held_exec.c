@@ -9,11 +9,15 @@
 #include <linux/openat2.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <time.h>
+
+#define SETTLED 2 /* seconds after which a change of a file would show another time */
 
 /* A program, pinned, and what it is called. Both names are absolute, and in `path` the links are followed. */
 struct program {
     int fd;
     struct rs_file file;
+    struct stat st;
     char path[RS_PATH_ROOM], named[RS_PATH_ROOM];
 };
 
@@ -84,7 +88,7 @@ static int open_entry(const struct rs_identity *as, int directory, const char *n
 static int find_program(struct rs_held *held, const struct rs_identity *as, const char *path, struct program *found)
 {
     PIN_CLOSING struct rs_pin entry = {.object = -1, .parent = -1};
-    struct stat st;
+    struct stat *st = &found->st;
     int rc = held_pin_entry(held, as, AT_FDCWD, path, &entry);
     if (rc < 0)
         return rc;
@@ -102,11 +106,11 @@ static int find_program(struct rs_held *held, const struct rs_identity *as, cons
     }
     if (rc < 0)
         return rc;
-    if (fstat(found->fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_nlink == 0)
+    if (fstat(found->fd, st) < 0 || !S_ISREG(st->st_mode) || st->st_nlink == 0)
         return -EACCES;
-    if (major(st.st_dev) == 0 && held_plain_type(found->fd) <= 0)
+    if (major(st->st_dev) == 0 && held_plain_type(found->fd) <= 0)
         return -EACCES;
-    found->file = (struct rs_file){.dev = st.st_dev, .ino = st.st_ino};
+    found->file = (struct rs_file){.dev = st->st_dev, .ino = st->st_ino};
     return 0;
 }
 
@@ -192,13 +196,14 @@ static int take_over(struct start *start, const struct script *script, const cha
     return rc == 0 ? put_before(start, script->interpreter) : rc;
 }
 
-/* Pin the interpreter that an ELF image names, from its first `size` bytes (elf(5), fs/binfmt_elf.c). -errno: not plain. */
-static int find_interpreter(struct rs_held *held, const struct rs_identity *as, int fd, const char *head, size_t size,
-                            struct rs_file *out)
+/*
+ * Read the name of the interpreter of an ELF image, PATH_MAX bytes at most, from its first `size` bytes (elf(5),
+ * fs/binfmt_elf.c). Empty: it has none. -ENOEXEC: not plain.
+ */
+static int read_interpreter(int fd, const char *head, size_t size, char *name)
 {
     Elf64_Ehdr elf;
-    char name[PATH_MAX];
-    *out = (struct rs_file){0};
+    name[0] = 0;
     if (size < sizeof elf)
         return -ENOEXEC;
     memcpy(&elf, head, sizeof elf);
@@ -211,18 +216,56 @@ static int find_interpreter(struct rs_held *held, const struct rs_identity *as, 
         memcpy(&part, head + elf.e_phoff + i * sizeof part, sizeof part);
         if (part.p_type != PT_INTERP)
             continue;
-        if (part.p_filesz < 2 || part.p_filesz > sizeof name || part.p_offset > INT64_MAX ||
+        if (part.p_filesz < 2 || part.p_filesz > PATH_MAX || part.p_offset > INT64_MAX ||
             pread(fd, name, part.p_filesz, (off_t)part.p_offset) != (ssize_t)part.p_filesz ||
             name[part.p_filesz - 1] != 0 || name[0] != '/')
             return -ENOEXEC;
-        RS_CLOSING int loader = open_entry(as, AT_FDCWD, name);
-        struct stat st;
-        if (loader < 0 || fstat(loader, &st) < 0)
-            return -EACCES;
-        *out = (struct rs_file){.dev = st.st_dev, .ino = st.st_ino};
-        return is_loader(held->engine, out) ? 0 : -EACCES;
+        return 0;
     }
     return 0;
+}
+
+/* Find the interpreter of this name, which must be one of the system's; zeroes for an empty name. */
+static int find_interpreter(const struct rs_held *held, const struct rs_identity *as, const char *name,
+                            struct rs_file *out)
+{
+    struct stat st;
+    *out = (struct rs_file){0};
+    if (!*name)
+        return 0;
+    RS_CLOSING int loader = open_entry(as, AT_FDCWD, name);
+    if (loader < 0 || fstat(loader, &st) < 0)
+        return -EACCES;
+    *out = (struct rs_file){.dev = st.st_dev, .ino = st.st_ino};
+    return is_loader(held->engine, out) ? 0 : -EACCES;
+}
+
+/* Where an image is remembered. */
+static struct rs_image *image_place(const struct rs_held *held, const struct stat *st)
+{
+    return &held->worker->images[st->st_ino % IMAGES];
+}
+
+/* What is remembered of an image; NULL: nothing, or who acts may have other rights to read it than who did then. */
+static const struct rs_image *known_image(const struct rs_held *held, const struct stat *st)
+{
+    const struct rs_image *known = image_place(held, st);
+    const int same = known->dev == st->st_dev && known->ino == st->st_ino && known->size == st->st_size &&
+                     known->changed.tv_sec == st->st_ctim.tv_sec && known->changed.tv_nsec == st->st_ctim.tv_nsec;
+    return same && !atomic_load(&held->engine->differ) ? known : NULL;
+}
+
+static void remember_image(const struct rs_held *held, const struct stat *st, const char *interpreter)
+{
+    struct rs_image *place = image_place(held, st);
+    const size_t size = strlen(interpreter) + 1;
+    struct timespec now;
+    if (size > sizeof place->interpreter || clock_gettime(CLOCK_REALTIME, &now) < 0 ||
+        st->st_ctim.tv_sec > now.tv_sec - SETTLED)
+        return;
+    *place = (struct rs_image){
+        .dev = st->st_dev, .ino = st->st_ino, .size = st->st_size, .changed = st->st_ctim};
+    memcpy(place->interpreter, interpreter, size);
 }
 
 /* Write down a program with its arguments, for a record and for Python, and let the tables decide about it. */
@@ -252,7 +295,7 @@ static int judge(struct rs_held *held, struct start *start, const struct program
  */
 static int look_at(struct rs_held *held, const struct rs_identity *as, char *path, struct start *start)
 {
-    char head[4096 + 1];
+    char head[4096 + 1], interpreter[PATH_MAX];
     struct script script;
     struct program program = {.fd = -1};
     int rc = find_program(held, as, path, &program);
@@ -264,13 +307,21 @@ static int look_at(struct rs_held *held, const struct rs_identity *as, char *pat
         rc = judge(held, start, &program);
     if (rc < 0)
         return rc;
+    start->image = program.file;
+    const struct rs_image *known = known_image(held, &program.st);
+    if (known)
+        return find_interpreter(held, as, known->interpreter, &start->interpreter);
     RS_CLOSING int fd = held_reopen(held, as, pin, O_RDONLY | O_NONBLOCK);
     const ssize_t size = fd < 0 ? -1 : pread(fd, head, sizeof head - 1, 0);
     if (size < SCRIPT_LINE && (size < 2 || memcmp(head, "#!", 2) != 0))
         return -ENOEXEC;
-    start->image = program.file;
-    if (memcmp(head, "#!", 2) != 0)
-        return find_interpreter(held, as, fd, head, (size_t)size, &start->interpreter);
+    if (memcmp(head, "#!", 2) != 0) {
+        rc = read_interpreter(fd, head, (size_t)size, interpreter);
+        if (rc < 0)
+            return rc;
+        remember_image(held, &program.st, interpreter);
+        return find_interpreter(held, as, interpreter, &start->interpreter);
+    }
     if (size < SCRIPT_LINE)
         memset(head + size, 0, (size_t)(SCRIPT_LINE - size));
     rc = parse_script(head, &script);

@@ -4,7 +4,7 @@
  */
 #include "compiled.h"
 
-enum { REMEMBERED_NAME = 55 };
+enum { REMEMBERED_NAME = 55, REMEMBERED_VARIABLES = 16384 };
 
 struct name {
     uint32_t class;
@@ -42,6 +42,9 @@ struct rs_walker {
     uint32_t root;
     struct set symbols, nodes, next, accepted;
     struct started started;
+    size_t variables_size; /* of the variables that were last looked at, and what is known of them; 0: nothing */
+    int variables_plant;
+    char variables[REMEMBERED_VARIABLES];
 };
 
 static size_t power_of_two(size_t most)
@@ -108,6 +111,7 @@ static void forget(struct rs_walker *walker)
     walker->index_used = 0;
     walker->pool_used = FIRST_PLACE;
     walker->root = 0;
+    walker->variables_size = 0;
 }
 
 static struct kept *kept_at(struct rs_walker *walker, uint32_t place)
@@ -356,11 +360,8 @@ static int plants(struct rs_walker *walker, uint32_t state, const unsigned char 
     return kept->plants == PLANTS;
 }
 
-int rs_plants(const struct rs_tables *tables, struct rs_walker *walker, const char *variables, size_t size)
+static int look_for_plants(struct rs_walker *walker, const char *variables, size_t size)
 {
-    if (!tables->variables)
-        return 0;
-    walk_in(walker, tables);
     uint32_t state;
     int found = reach_variables(walker, &state);
     for (const char *at = variables, *end; found == 0 && at < variables + size; at = end + 1) {
@@ -376,6 +377,23 @@ int rs_plants(const struct rs_tables *tables, struct rs_walker *walker, const ch
             if (found == 0)
                 found = plants(walker, state, (const unsigned char *)at, length);
         }
+    }
+    return found;
+}
+
+/* Most programs are started with the variables of the one before. */
+int rs_plants(const struct rs_tables *tables, struct rs_walker *walker, const char *variables, size_t size)
+{
+    if (!tables->variables || size == 0)
+        return 0;
+    walk_in(walker, tables);
+    if (size == walker->variables_size && memcmp(variables, walker->variables, size) == 0)
+        return walker->variables_plant;
+    const int found = look_for_plants(walker, variables, size);
+    if (found >= 0 && size <= sizeof walker->variables) {
+        memcpy(walker->variables, variables, size);
+        walker->variables_size = size;
+        walker->variables_plant = found;
     }
     return found;
 }
