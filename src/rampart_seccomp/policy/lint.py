@@ -76,11 +76,11 @@ def check(policy: Policy) -> list[Finding]:
 
 
 def errors(policy: Policy) -> Iterator[Finding]:
-    """Give the errors alone: such a file does not load."""
+    """Give the errors alone: such a file does not load. Files that it extends were loaded before."""
     unreachable = Unreachable(policy)
-    seen: dict[str | None, int] = {}
-    for rule in policy.rules:
-        index = seen[rule.file] = seen.get(rule.file, -1) + 1
+    own = _own_file(policy)
+    rules = [rule for rule in policy.rules if rule.file in (own, None)]
+    for index, rule in enumerate(rules):
         message = unreachable.in_its_file(rule)
         if message is not None:
             yield Finding("error", message, rule.file, rule.line, f"rules[{index}]")

@@ -11,12 +11,13 @@ import heapq
 from collections.abc import Callable, Iterable, Iterator
 
 from rampart_seccomp.policy.analysis.words import Language, TooLarge
-from rampart_seccomp.policy.globs import ANY, Automaton, Tail
+from rampart_seccomp.policy.globs import ANY, AnyComponents, Automaton, Tail, Wildcard
 
 __all__ = ["Needed", "explore"]
 
 WORK_MAX = 4_000_000
-"""Positions in the patterns that are looked at, after which a search gives up: some seconds."""
+"""Positions in the patterns that are looked at, names compared included, after which a search gives up: some
+seconds."""
 
 Needed = Callable[[int, int], int]
 """Of the slots that are still open here, and those that match all that is beneath, which still matter."""
@@ -42,66 +43,100 @@ def explore(
     Raises:
         TooLarge: There are too many.
     """
-    automaton = Automaton(patterns)
-    start = _narrowed(automaton, automaton.start, needed)
+    walk = _Walk(Automaton(patterns), language, needed)
+    start = walk.state(_Reached(walk.automaton, walk.automaton.start))
     seen = {(start, 0)}
-    looked, limit = 0, WORK_MAX if work is None else work
+    limit = WORK_MAX if work is None else work
     given: set[int] = set()
     left: set[tuple[frozenset[int], int]] = set()
     # By the number of words, then by their length: the first one that comes to a state is a shortest.
     queue: list[tuple[int, int, tuple[bytes, ...], frozenset[int]]] = [(0, 0, (), start)]
     while queue:
         depth, length, words, here = heapq.heappop(queue)
-        mask = automaton.state(here).mask
+        mask = walk.automaton.state(here).mask
         if depth >= least and mask not in given:
             given.add(mask)
             yield mask, words
         # What was matched here makes no difference to what is beneath.
-        ahead = frozenset(place for place in here if automaton.positions[place][0])
+        ahead = frozenset(place for place in here if walk.automaton.positions[place][0])
         if (ahead, min(depth, least)) in left:
             continue
         left.add((ahead, min(depth, least)))
-        for name, reached in _steps(automaton, ahead, language):
-            looked += len(reached) + 1
-            after = _narrowed(automaton, reached, needed)
+        for name, after in walk.steps(ahead):
             # A state that is come to with too few words is another one.
             key = (after, min(depth + 1, least))
             if key not in seen:
                 seen.add(key)
                 heapq.heappush(queue, (depth + 1, length + len(name), (*words, name), after))
-            if looked > limit:
-                raise TooLarge(f"more than {len(seen)} kinds of places that the patterns tell apart")
+            if walk.looked > limit:
+                raise TooLarge(f"more than {limit} combinations of names and patterns")
 
 
-def _steps(
-    automaton: Automaton, here: frozenset[int], language: Language
-) -> Iterator[tuple[bytes, frozenset[int]]]:
-    """Give a word of each class that is told apart here, with what it leads to."""
-    heads: dict[bytes | object, list[int]] = {}
-    loops = []
-    for position in here:
-        tail, _ = automaton.positions[position]
-        if tail[0] is ANY:
-            loops.append(position)
-        else:
-            heads.setdefault(tail[0], []).append(automaton.after(position))
-    for matched, name in language.classes(frozenset(heads)):  # type: ignore[arg-type]
-        reached = [*loops, *(after for head in matched for after in heads[head])]
-        yield name, automaton.state(reached).positions
+class _Reached:
+    """Positions that were come to: which slots may still match, and which match all that is beneath."""
+
+    def __init__(self, automaton: Automaton, places: Iterable[int]) -> None:
+        self.places = list(places)
+        self.possible = self.certain = 0
+        for place in self.places:
+            tail, slot = automaton.positions[place]
+            self.possible |= slot
+            if tail == (ANY,):
+                self.certain |= slot
 
 
-def _narrowed(automaton: Automaton, here: frozenset[int], needed: Needed | None) -> frozenset[int]:
-    """Leave out what cannot matter: other ways to match what matches anyhow, and what is not needed."""
-    positions = [(place, *automaton.positions[place]) for place in here]
-    absorbed = open_ = 0
-    for _, tail, slot in positions:
-        open_ |= slot
-        if tail == (ANY,):
-            absorbed |= slot
-    if needed is not None:
-        kept = needed(open_, absorbed)
-        absorbed &= kept
-        positions = [each for each in positions if each[2] & kept]
-    return frozenset(
-        place for place, tail, slot in positions if not slot & absorbed or tail == () or tail == (ANY,)
-    )
+class _Walk:
+    """Steps from state to state.
+
+    Args:
+        automaton: All patterns.
+        language: What words are.
+        needed: As for `explore`.
+
+    Attributes:
+        looked: Positions, and pairs of a name and a wildcard, that were looked at.
+    """
+
+    def __init__(self, automaton: Automaton, language: Language, needed: Needed | None) -> None:
+        self.automaton = automaton
+        self._language = language
+        self._needed = needed
+        self.looked = 0
+
+    def steps(self, here: frozenset[int]) -> Iterator[tuple[bytes, frozenset[int]]]:
+        """Give a word of each class that is told apart here, with the state that it leads to."""
+        heads: dict[bytes | Wildcard, list[int]] = {}
+        loops = []
+        for place in here:
+            first = self.automaton.positions[place][0][0]
+            if isinstance(first, AnyComponents):
+                loops.append(place)
+            else:
+                heads.setdefault(first, []).append(self.automaton.after(place))
+        stay = _Reached(self.automaton, loops)
+        wildcards = sum(isinstance(head, Wildcard) for head in heads)
+        self.looked += wildcards * (len(heads) - wildcards)
+        for matched, name in self._language.classes(frozenset(heads)):
+            go = _Reached(self.automaton, (after for head in matched for after in heads[head]))
+            after = self.state(stay, go)
+            self.looked += len(after) + 1
+            yield name, after
+
+    def state(self, *reached: _Reached) -> frozenset[int]:
+        """Give the state without what cannot matter: not needed, or one more way to match the same."""
+        possible = certain = 0
+        for each in reached:
+            possible |= each.possible
+            certain |= each.certain
+        kept = possible if self._needed is None else self._needed(possible, certain) & possible
+        if not kept:
+            return frozenset()
+        certain &= kept
+        positions = self.automaton.positions
+        return self.automaton.state(
+            place
+            for each in reached
+            for place in each.places
+            if positions[place][1] & kept
+            and (not positions[place][1] & certain or positions[place][0] == (ANY,))
+        ).positions

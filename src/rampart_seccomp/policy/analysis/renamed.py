@@ -20,7 +20,7 @@ from rampart_seccomp.policy.terms import VERDICTS
 
 __all__ = ["keeps"]
 
-WORK_MAX = 20_000
+WORK_MAX = 100_000
 """Positions in patterns that are looked at for one rename, since a program waits for it: some hundredths of a
 second."""
 
