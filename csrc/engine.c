@@ -23,13 +23,6 @@
 #define QUIET_TICK 50000000    /* while some call waits for others */
 #define BLOCKING_MAX 32        /* calls that wait for others at a time */
 #define SPARE 2                /* threads that do not, at least */
-#define STUCK 5000000          /* how long a call may take before somebody else receives */
-#define QUIET_TICKS 100        /* looks without any call before the watch sleeps, or looks less often: */
-#define QUIET_TICK 50000000    /* while some call waits for others */
-#define BLOCKING_MAX 32        /* calls that wait for others at a time */
-#define SPARE 2                /* threads that do not, at least */
-#define SLOW 300000            /* nanoseconds that a call takes where something waits: a disk, a network, a crowd */
-#define CAREFUL 256            /* calls after a slow one that are not expected to be quick */
 #define STOP_TRIES 5000        /* of a millisecond each */
 
 /* Questions */
