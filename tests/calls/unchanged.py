@@ -157,10 +157,13 @@ def flags() -> None:
 
 def openat2(directory: int, name: str, flags: int, resolve: int) -> int:
     how = struct.pack("=QQQ", flags, 0o600 if flags & os.O_CREAT else 0, resolve)
-    fd = libc.syscall(OPENAT2, directory, os.fsencode(name), how, len(how))
-    if fd < 0:
-        raise OSError(ctypes.get_errno(), "")
-    return int(fd)
+    while True:
+        fd = libc.syscall(OPENAT2, directory, os.fsencode(name), how, len(how))
+        if fd >= 0:
+            return int(fd)
+        # Somebody anywhere renamed something while ".." was followed: to be tried again (openat2(2)).
+        if ctypes.get_errno() != errno.EAGAIN:
+            raise OSError(ctypes.get_errno(), "")
 
 
 def resolving() -> None:
