@@ -419,8 +419,8 @@ STARTS = [
 """Execs of every kind that these rules tell apart, and more."""
 
 PATHS = [
-    b"/" + b"/".join(names)
+    b"/" + b"/".join(each)
     for depth in range(5)
-    for names in itertools.product((b"a", b"b", b"c", b"ab")[: 5 - min(depth, 3)], repeat=depth)
+    for each in itertools.product((b"a", b"b", b"c", b"ab"), repeat=depth)
 ]
 """Every path that the patterns of these rules tell apart, and more."""

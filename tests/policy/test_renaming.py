@@ -224,6 +224,8 @@ class TestExact:
         bound = policy.matcher(home=HOME, directory=DIRECTORY)
         for old, new in (names, names[::-1]):
             lost = bound.widens(old, new, directory=directory, program=False)
+            if lost is not None and lost.reason == "redirect":
+                continue
             suffixes = [b"", b"/x", b"/z", b"/z/x"] if directory else [b""]
             assert (lost is not None) == self.less_restricted(bound, (old, new), suffixes, ACTORS)
 
