@@ -44,6 +44,14 @@ struct rs_image {
 };
 #define IMAGES 16
 
+/* A directory of the root that is a symbolic link on most systems, as /lib is: where it leads. */
+struct rs_root_link {
+    int known;
+    uint64_t moves;  /* rs_names_moves when it was looked at */
+    char target[24]; /* below the root; empty: it is no such link */
+};
+#define ROOT_LINKS 6
+
 /* What decides; replaced as a whole, and freed when the last call that began under it is over. */
 struct rs_reign {
     struct rs_tables *tables; /* NULL: everything is a question */
@@ -64,6 +72,7 @@ struct rs_worker {
     char *strings; /* EXEC_ROOM bytes, or NULL */
     struct rs_image images[IMAGES]; /* by inode */
     struct rs_task tasks[TASKS];
+    struct rs_root_link links[ROOT_LINKS];
 };
 
 #define WORKERS_MAX 64
@@ -148,6 +157,7 @@ struct rs_straight {
     uint64_t moves; /* rs_names_moves, when the name was found */
     size_t base;    /* length of the directory that a relative path begins at; 0: it is none */
     size_t length;  /* of the name */
+    int climbs;     /* there is a ".." in the path */
     char path[PATH_MAX]; /* absolute */
     char name[PATH_MAX];
 };

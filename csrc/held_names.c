@@ -136,6 +136,7 @@ static int carry_out(const struct change *change, const struct rs_identity *as, 
 static void drop_entry(struct entry *entry)
 {
     held_drop_pin(&entry->pin);
+    entry->pin.object = entry->pin.parent = -1;
 }
 
 /* The error of removing a name that is not there: the kernel looks for it last of all. */
@@ -179,6 +180,7 @@ static enum rs_outcome change_entry(struct rs_held *held, const struct rs_identi
         return RS_QUESTION;
     int rc = as_judged(held, &entry, &effects) ? carry_out(change, as, &entry.pin) : -ESTALE;
     (void)rs_names_release(held->engine->names);
+    drop_entry(&entry); /* before the answer, at which the target may make its next call */
     return finish(held, &effects, rc);
 }
 

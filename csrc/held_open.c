@@ -289,13 +289,13 @@ static int open_straight(struct rs_held *held, const struct rs_identity *as, int
         return -EAGAIN; /* what is open for reading cannot be truncated */
     if (rs_assume(as) < 0)
         return -EAGAIN;
-    const int missing = fstatat(AT_FDCWD, straight->path, &st, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT;
-    if (missing)
+    const int error = fstatat(AT_FDCWD, straight->path, &st, AT_SYMLINK_NOFOLLOW) < 0 ? errno : 0;
+    if (error == ENOENT)
         fd = held_open_name(straight->path, O_PATH);
-    else if (is_harmless_kind(st.st_mode))
+    else if (!error && is_harmless_kind(st.st_mode))
         fd = held_open_name(straight->path, (flags & ~(O_CREAT | O_TRUNC)) | O_NOCTTY);
     rs_resume();
-    if (missing)
+    if (error == ENOENT)
         return fd == -ENOENT ? miss_straight(held, dirfd, straight, outcome) : -EAGAIN;
     if (fd < 0 || fstat(fd, &st) < 0 || !is_harmless_kind(st.st_mode) || !is_plain(&st, fd) ||
         !held_is_straight(held, straight, fd))

@@ -32,9 +32,10 @@ static int is_special(const char *name)
 }
 
 /* Take "." and ".." and doubled slashes out of an absolute path; returns its length. */
-static size_t name_of(const char *path, char *name)
+static size_t name_of(const char *path, char *name, int *climbs)
 {
     size_t length = 0;
+    *climbs = 0;
     for (const char *at = path; *at;) {
         while (*at == '/')
             at++;
@@ -43,6 +44,7 @@ static size_t name_of(const char *path, char *name)
         if (size == 2 && at[0] == '.' && at[1] == '.') {
             while (length > 0 && name[--length] != '/')
                 ;
+            *climbs = 1;
         } else if (size > 0 && !(size == 1 && at[0] == '.')) {
             name[length++] = '/';
             memcpy(name + length, at, size);
@@ -54,6 +56,34 @@ static size_t name_of(const char *path, char *name)
         name[length++] = '/';
     name[length] = 0;
     return length;
+}
+
+/*
+ * The first component of an absolute path that is such a link: where it leads, else NULL; *length is what that stands
+ * for. Most programs are found, and all libraries, through one, and where it leads changes less often than never.
+ */
+static const char *root_link(const struct rs_held *held, const char *path, size_t *length)
+{
+    static const char *const names[ROOT_LINKS] = {"bin", "sbin", "lib", "lib32", "lib64", "libx32"};
+    const char *slash = strchr(path + 1, '/');
+    if (!slash)
+        return NULL;
+    *length = (size_t)(slash - path);
+    for (int i = 0; i < ROOT_LINKS; i++) {
+        if (strlen(names[i]) != *length - 1 || memcmp(names[i], path + 1, *length - 1) != 0)
+            continue;
+        struct rs_root_link *link = &held->worker->links[i];
+        const uint64_t moves = rs_names_moves(held->engine->names);
+        if (!link->known || link->moves != moves || moves % 2 != 0) {
+            ssize_t size = readlinkat(held->engine->root, names[i], link->target, sizeof link->target);
+            const int fits = size > 0 && (size_t)size < sizeof link->target && link->target[0] != '/';
+            link->target[fits ? size : 0] = 0;
+            link->moves = moves;
+            link->known = 1;
+        }
+        return link->target[0] ? link->target : NULL;
+    }
+    return NULL;
 }
 
 /* The name of the target's working directory, or of one of its descriptors; its length or -errno. */
@@ -99,8 +129,18 @@ int held_straight(const struct rs_held *held, int dirfd, const char *path, struc
             return -ENAMETOOLONG;
         out->path[at++] = '/';
     }
-    memcpy(out->path + at, path, size + 1);
-    out->length = name_of(out->path, out->name);
+    size_t from = 0;
+    const char *target = path[0] == '/' ? root_link(held, path, &from) : NULL;
+    if (target) {
+        out->path[at++] = '/';
+        at += strlen(strcpy(out->path + at, target));
+        if (at + size - from >= PATH_MAX)
+            return -ENAMETOOLONG;
+    } else {
+        from = 0;
+    }
+    memcpy(out->path + at, path + from, size - from + 1);
+    out->length = name_of(out->path, out->name, &out->climbs);
     return is_special(out->name) ? -EXDEV : 0;
 }
 
@@ -114,10 +154,13 @@ int held_open_name(const char *path, int flags)
     return rs_result(syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof how));
 }
 
-/* 1 if the broker has moved nothing since the name was found. */
+/*
+ * 1 if the broker has moved nothing since the name was found. Where the path has a "..", that is not enough: if
+ * another broker's tree moves a directory while the kernel is in it, ".." leads to wherever that is by then.
+ */
 int held_is_still(const struct rs_held *held, const struct rs_straight *straight)
 {
-    return straight->moves % 2 == 0 && rs_names_moves(held->engine->names) == straight->moves;
+    return !straight->climbs && straight->moves % 2 == 0 && rs_names_moves(held->engine->names) == straight->moves;
 }
 
 /* 1 if what was opened has the name, and had it all the time. */
