@@ -648,7 +648,8 @@ def test_more_records_than_there_is_room_for(start: Start, place: Path) -> None:
         assert process.wait() == 0
     assert asked > 0, "the journal had room for all of them"
     wanted = [f"f{number}" for number in range(count)]
-    assert list(_created(_records(place / "audit.jsonl"))) == wanted
+    # A record is written after the answer: one of Python's can come behind the engine's next one.
+    assert sorted(_created(_records(place / "audit.jsonl"))) == sorted(wanted)
     created = [decided for decided in process.events if str(decided.event.operation) == "create"]
     assert [Path(decided.event.object).name for decided in created][-count:] == wanted
     assert process.denials == []
