@@ -261,6 +261,9 @@ static int in_memory(const char *bytes, size_t size)
 int flights_enter(struct rs_flights *flights, const struct rs_notification *n, const struct rs_plan *plan)
 {
     const size_t size = (size_t)plan->command_size + plan->environment_size;
+    /* An outcome without room would be taken never, and none behind it. What scripts put before the arguments counts. */
+    if (size > RS_STRINGS_ROOM || plan->images_size > RS_IMAGES_ROOM)
+        return -E2BIG;
     struct flight *flight = plan_flight(n, plan);
     if (!flight)
         return -ENOMEM;

@@ -51,8 +51,9 @@ int flights_claim(struct rs_flights *flights, pid_t tgid);
 void flights_unclaim(struct rs_flights *flights, pid_t tgid);
 
 /*
- * Enter a judged exec of a thread that leads its group, so that it can be ordered. -EBUSY, -ENOMEM, -EMFILE: nothing was
- * done. An order that the launcher has no room for gives -EAGAIN, and can be given again once flights_wait returns.
+ * Enter a judged exec of a thread that leads its group, so that it can be ordered. -EBUSY, -ENOMEM, -EMFILE, and -E2BIG
+ * if there is more to say of it than fits RS_LANDED_ROOM: nothing was done. An order that the launcher has no room for
+ * gives -EAGAIN, and can be given again once flights_wait returns.
  */
 int flights_enter(struct rs_flights *flights, const struct rs_notification *n, const struct rs_plan *plan);
 int flights_order(struct rs_flights *flights, const struct rs_notification *n, const struct rs_plan *plan);

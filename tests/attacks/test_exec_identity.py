@@ -160,3 +160,22 @@ def test_variables_that_bring_code(variable: str, clean: bool, project: Any) -> 
             (os.fsencode(os.path.basename(os.path.realpath("/usr/bin/env"))), b"env", True),
         ]
     ]
+
+
+def test_an_exec_of_which_much_is_to_be_said(project: Any, attacker: Callable[..., Path]) -> None:
+    """However much there is to say of an exec, who executes something afterwards is taken for what it is."""
+    import rampart_seccomp as rampart
+
+    project.write("marked", "told\n")
+    for name, interpreter in (("first", "second"), ("second", "third"), ("third", None)):
+        project.write(name, f"#!{project.root / interpreter if interpreter else '/bin/true'}\n", 0o755)
+    policy = rampart.Policy(
+        rules=[
+            rampart.allow(["read", "write", "exec"], name="everything"),
+            rampart.deny("read", paths=["./marked"], programs=["/**/cat"], name="cat"),
+        ],
+    )
+
+    done = project.run([attacker("overlong"), "1000", "/bin/cat", "marked"], policy)
+
+    assert (done.stdout, [denial.rule for denial in done.denials]) == ("", ["cat"]), done.stderr
