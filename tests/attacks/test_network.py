@@ -216,7 +216,7 @@ import errno, socket, struct, sys
 port = int(sys.argv[1])
 index = max(number for number, _ in socket.if_nameindex()) + 100
 for level, name, value in [(1, 25, b"lo"), (1, 62, struct.pack("=I", 1)), (0, 50, struct.pack("!I", 1)),
-                           (41, 76, struct.pack("!I", 1))]:
+                           (41, 76, struct.pack("!I", 1)), (41, 50, struct.pack("=16xI", 1))]:
     with socket.socket(socket.AF_INET6 if level == 41 else socket.AF_INET, socket.SOCK_DGRAM) as end:
         try:
             end.setsockopt(level, name, value)
@@ -244,11 +244,11 @@ def test_no_interface_is_chosen(
     good, _ = udp
     argv = ["python3", "-c", CHOOSING, str(port(good))]
 
-    assert project.bare(argv).stdout.split() == ["set"] * 4 + ["failed"] * 2
+    assert project.bare(argv).stdout.split() == ["set"] * 5 + ["failed"] * 2
     assert not arrived(good)
     monkeypatch.setenv("RAMPART_SECCOMP_ENGINE", engine)
     done = project.run(argv, allow_all)
-    assert done.stdout.split() == ["EPERM"] * 4 + ["sent"] * 2, done.stderr
+    assert done.stdout.split() == ["EPERM"] * 5 + ["sent"] * 2, done.stderr
     assert arrived(good)
     assert arrived(good)
 

@@ -18,7 +18,7 @@ from rampart_seccomp.broker.enforcing import Prospect, ensure_enforceable, traps
 from rampart_seccomp.broker.engine import Tables
 from rampart_seccomp.broker.granting import Granted, grants_for, overruled, with_grants
 from rampart_seccomp.broker.judge import Judge
-from rampart_seccomp.broker.ownfiles import harness_code
+from rampart_seccomp.broker.ownfiles import harness_code, import_from_closed_places
 from rampart_seccomp.broker.questions import Approver, Questions
 from rampart_seccomp.broker.session import Session
 from rampart_seccomp.broker.telling import Path, Telling
@@ -119,6 +119,7 @@ class Broker:
         self._bindings = Bindings()
         self._crews = Crews()
         self._planted = tuple(harness_code())
+        import_from_closed_places(self._planted)
         # Bound to where the first command most likely starts, which then finds it bound.
         reach = Reach(self._matcher(policy, os.path.realpath(_here()), self._files))
         self._upstream = _upstream

@@ -1,14 +1,26 @@
-"""Files that the harness itself runs: a tree that could change them would act as the harness."""
+"""Files that the harness itself runs: a tree that could change them would act as the harness.
+
+Those that are there are closed to it. A new one could stand before them: what is imported when it is first
+needed, while a tree runs, is looked for along ``sys.path``, and that often begins with the project.
+"""
 
 from __future__ import annotations
 
 import os
 import site
 import sys
+from collections.abc import Iterable, Sequence
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
 
 import rampart_seccomp
 
-__all__ = ["harness_code"]
+__all__ = ["ClosedPlaces", "harness_code", "import_from_closed_places"]
+
+_DEPENDENCIES = frozenset(
+    ["_cffi_backend", "attr", "attrs", "cattrs", "cffi", "dnslib", "pyseccomp", "rich", "ruamel", "structlog"]
+)
+"""What this package imports, some of it late."""
 
 
 def harness_code() -> list[bytes]:
@@ -24,4 +36,49 @@ def harness_code() -> list[bytes]:
     found |= {os.path.dirname(os.__file__), os.path.join(sys.base_exec_prefix, sys.platlibdir, version)}
     if sys.prefix != sys.base_prefix:
         found.add(sys.prefix)
+    if sys.pycache_prefix:
+        found.add(sys.pycache_prefix)
     return sorted(os.fsencode(os.path.realpath(path)) for path in found if path)
+
+
+class ClosedPlaces:
+    """Finds the standard library and what this package depends on where no tree can put a module.
+
+    A finder for ``sys.meta_path`` (importlib.abc.MetaPathFinder). Other modules, and dependencies that are
+    installed elsewhere, are not its business.
+
+    Args:
+        closed: Real names of directories.
+    """
+
+    def __init__(self, closed: Iterable[bytes]) -> None:
+        self._closed = tuple(os.path.join(os.fsdecode(place), "") for place in closed)
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Find a module of the top level.
+
+        Raises:
+            ModuleNotFoundError: The standard library does not have it here (``msvcrt``): nobody else may.
+        """
+        standard = name in sys.stdlib_module_names
+        if path is not None or not (standard or name in _DEPENDENCIES):
+            return None
+        places = [place for place in sys.path if self._has(place)]
+        found = PathFinder.find_spec(name, places, target)
+        if found is None and standard:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return found
+
+    def _has(self, place: str) -> bool:
+        return os.path.join(os.path.realpath(place), "").startswith(self._closed)
+
+
+def import_from_closed_places(closed: Iterable[bytes]) -> None:
+    """Have `ClosedPlaces` asked before the places of ``sys.path``, from now on; once for all brokers."""
+    if any(isinstance(finder, ClosedPlaces) for finder in sys.meta_path):
+        return
+    # Behind what is built in or frozen, which no file takes the place of.
+    at = sys.meta_path.index(PathFinder) if PathFinder in sys.meta_path else 0
+    sys.meta_path.insert(at, ClosedPlaces(closed))

@@ -25,6 +25,7 @@ _OPTIONS = (
     (_SOL_IPV6, 32),  # IPV6_FLOWLABEL_MGR: a label can carry a routing header
     (_SOL_IPV6, 34),  # IPV6_IPSEC_POLICY
     (_SOL_IPV6, 35),  # IPV6_XFRM_POLICY
+    (_SOL_IPV6, 50),  # IPV6_PKTINFO: as SO_BINDTODEVICE, for datagrams
     (_SOL_IPV6, 54),  # IPV6_HOPOPTS
     (_SOL_IPV6, 55),  # IPV6_RTHDRDSTOPTS
     (_SOL_IPV6, 57),  # IPV6_RTHDR: a routing header replaces the destination
