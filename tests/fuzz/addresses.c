@@ -97,13 +97,16 @@ int main(int argc, char **argv)
     if (argc != 3)
         return 2;
     state = strtoull(argv[1], NULL, 10);
+    RS_CLOSING int unbound = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0); /* to any interface */
+    if (unbound < 0)
+        return 1;
     for (unsigned long left = strtoul(argv[2], NULL, 10); left > 0; left--) {
         /* Shorter and longer ones are questions before they are looked at. */
         const size_t shortest = sizeof(struct sockaddr_in), longest = sizeof(struct sockaddr_in6);
         const size_t size = below(2) == 0 ? longest : shortest + below(longest - shortest + 1);
         static const int domains[] = {AF_INET, AF_INET6, AF_INET, AF_INET6, AF_UNIX};
         const struct copied like = {
-            .fd = -1,
+            .fd = unbound,
             .domain = domains[below(sizeof domains / sizeof *domains)],
             .kind = below(2) == 0 ? SOCK_DGRAM : SOCK_STREAM,
         };

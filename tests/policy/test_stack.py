@@ -33,7 +33,11 @@ class TestNeverWidens:
         strictest = max(VERDICTS.index(each.verdict) for each in alone)
         decision = bind(*layers).decide(event)
         assert VERDICTS[strictest] == decision.verdict
-        assert alone[decision.layer] == attrs.evolve(decision, layer=0, source=None, others=())
+        plain = attrs.evolve(decision, layer=0, source=None, others=(), redirecting=None)
+        assert attrs.evolve(alone[decision.layer], redirecting=None) == plain
+        shown = [each.redirect for each in alone if each.redirect is not None]
+        assert decision.redirect in (shown or [None])
+        assert any(each.hides for each in shown) == bool(decision.redirect and decision.redirect.hides)
         restricting = sum(each.verdict != "allow" for each in alone)
         assert len(decision.others) == max(0, restricting - 1)
 
