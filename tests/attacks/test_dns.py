@@ -365,3 +365,23 @@ for _ in range(20):
 print(time.monotonic() - began < 2)
 """
     assert ask(steps, by_name.policy("site.example")).stdout.split() == ["none"] * 20 + ["True"]
+
+
+def test_a_tree_is_not_taken_for_the_resolver_of_the_host(by_name: Any, ask: Any, project: Any) -> None:
+    """Without a server in resolv.conf 127.0.0.1 is asked: nothing of the tree answers there."""
+    steps = """
+for family, kind, host in [(V4, UDP, "127.77.0.1"), (V4, TCP, "127.77.0.1"), (V6, UDP, "::ffff:127.77.0.1")]:
+    for port in 53, 5353:
+        with socket.socket(family, kind) as end:
+            try:
+                end.bind((host, port))
+                print("bound", end=" ")
+            except OSError as error:
+                print(errno.errorcode[error.errno], end=" ")
+"""
+    assert ask(steps, by_name.policy("site.example")).stdout.split() == ["EACCES", "bound"] * 3
+    assert [record["where"] for record in project.records() if record["verdict"] == "deny"] == [
+        "built-in: a name service beside the broker's"
+    ] * 3
+    if os.geteuid() == 0:
+        assert ask(steps, by_name.policy("10.0.0.1:1")).stdout.split() == ["bound", "bound"] * 3

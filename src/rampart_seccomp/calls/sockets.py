@@ -28,6 +28,8 @@ from rampart_seccomp.events import (
 
 __all__ = ["DECODERS", "Destination", "bind", "connect", "destination", "listen", "read_address"]
 
+OTHER_NAME_SERVICE = "a name service beside the broker's"
+
 _SO_BINDTOIFINDEX = 62
 _UNIX_MAX = 110  # sizeof(struct sockaddr_un)
 _NAME_SERVICES = (
@@ -132,7 +134,7 @@ def _unix_destination(call: Call, raw: bytes, address: UnixAddress) -> Destinati
     refusal = None
     if call.setting.dns is not None and not event.in_tree and pin.path.startswith(_NAME_SERVICES):
         # Their answers are not ours, and libraries go on with DNS when nobody is there (nsswitch.conf(5)).
-        refusal = Refusal("a name service beside the broker's", errno.ECONNREFUSED)
+        refusal = Refusal(OTHER_NAME_SERVICE, errno.ECONNREFUSED)
     return Destination(raw[:2] + b"/proc/self/fd/%d\0" % pin.object, event, refusal)
 
 
@@ -243,6 +245,9 @@ def bind(notification: Notification, setting: Setting) -> Call:
         where = parse(raw)
         if isinstance(where, IPAddress) and where.port:
             call.events = (_listening(notification, kind, where.host, where.port),)
+            if where.port == DNS_PORT and setting.dns is not None:
+                # The host's resolver may be looked for on this machine (resolv.conf(5)).
+                call.refusal = Refusal(OTHER_NAME_SERVICE)
         elif isinstance(where, UnixAddress) and where.path is not None:
             call.place = call.hold(notification.pin(where.path, follow=False))
             call.path = where.path
