@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 
+import attrs
 import pytest
 
+from rampart_seccomp.events import FileEvent, Operation
 from rampart_seccomp.policy import Grant, Policy, Rule, allow, ask, deny
 from rampart_seccomp.policy.reach import Reach
 
@@ -76,3 +78,15 @@ def test_named_and_restricted() -> None:
         True,
     ]
     assert asked.restricted == {"bad.example", "worse.example", "who.example"}
+
+
+@pytest.mark.parametrize("operation", ["create", "modify", "delete", "metadata"])
+def test_whom_the_broker_asks(operation: str) -> None:
+    """Where names are judged, no rule lets anybody change the file that says who is asked about them."""
+    everything = allow(["read", "write"], name="files")
+    event = FileEvent(operation=Operation(operation), path=b"/etc/resolv.conf")
+    for hosts, verdict in ((["site.example"], "deny"), (["10.0.0.1"], "allow")):
+        policy = Policy(rules=[everything, allow("connect", hosts=hosts, name="hosts")])
+        matcher = policy.matcher(substitutes=[b"/etc/resolv.conf"])
+        assert matcher.decide(event).verdict == verdict
+        assert matcher.decide(attrs.evolve(event, operation=Operation.READ)).verdict == "allow"

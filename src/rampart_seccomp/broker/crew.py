@@ -124,7 +124,7 @@ def _inherited() -> tuple[bytes | str | int, ...]:
     with open("/proc/thread-self/status", "rb") as status:
         rights = [line for line in status if line.startswith(_RIGHTS)]
     root = os.stat("/")
-    spaces = [os.readlink(f"/proc/thread-self/ns/{kind}") for kind in ("mnt", "pid", "user")]
+    spaces = [os.readlink(f"/proc/thread-self/ns/{kind}") for kind in ("mnt", "net", "pid", "user")]
     return (*rights, *spaces, root.st_dev, root.st_ino)
 
 

@@ -14,7 +14,7 @@ from rampart_seccomp.events import ConnectEvent, Event, ExecEvent, FileEvent, Li
 from rampart_seccomp.policy.conditions import Entry, Match, Subject
 from rampart_seccomp.policy.decisions import Decision
 from rampart_seccomp.policy.features import MEMFD_EXEC
-from rampart_seccomp.policy.matcher import NAMELESS, PLANTED, PROTECTED, Matcher
+from rampart_seccomp.policy.matcher import NAMELESS, PLANTED, PROTECTED, RESOLVING, Matcher
 from rampart_seccomp.policy.rules import CONDITIONS, KINDS, Rule
 from rampart_seccomp.policy.stack import AnyMatcher, StackMatcher
 from rampart_seccomp.policy.terms import WRITE
@@ -212,6 +212,8 @@ def suggest(matcher: AnyMatcher, event: Event, decision: Decision) -> str | None
         return "nothing does; Rampart's own files are out of reach under every policy"
     if decision.reason == PLANTED:
         return "nothing does; run the harness from an environment that the command need not change"
+    if decision.reason == RESOLVING:
+        return "nothing does, as long as some rule is about a host name: the broker asks whom this file names"
     if decision != matcher.decide(event):
         return f"copy instead what may be read: under the new name {decision.where} would no longer hold"
     if isinstance(matcher, Matcher):

@@ -38,6 +38,7 @@ __all__ = ["Entry", "Match", "Matcher"]
 NAMELESS = "built-in: a program without a name (memfd or deleted file)"
 PROTECTED = "built-in: Rampart's own files"
 PLANTED = "built-in: code that the harness runs"
+RESOLVING = "built-in: whom the broker asks about host names"
 FOREIGN_SOCKET = "built-in: unix sockets made outside the tree need a rule"
 OWN_SOCKET = "built-in: unix socket of the same tree"
 
@@ -56,7 +57,7 @@ class Matcher:
         host_patterns: All patterns of ``hosts:``, those of exceptions and grants included.
         host_names: The exact host names among them.
         judges_names: True if some of them is about names: then the broker answers DNS.
-        substitutes: Files of which the broker then gives a version of its own.
+        substitutes: Files of which the broker then gives a version of its own, and which nobody changes.
         process_operations: Operations on which some rule or exception asks who acts (`programs`, `within`):
             their events need a process with its lineage.
         needs_process: True if there are any.
@@ -91,6 +92,22 @@ class Matcher:
         entries += [binding.bind(rule) for rule in policy.effective]
         # Of the rules that allow, one that redirects speaks first: it says more.
         entries.sort(key=lambda entry: (-entry.level, entry.rule is None or entry.rule.redirect is None))
+        self.host_patterns = tuple(
+            dict.fromkeys(
+                [pattern for grant in policy.grants if (pattern := grant.host_pattern) is not None]
+                + [
+                    host
+                    for entry in entries
+                    for conditions in (entry.conditions, *entry.excepts)
+                    for host in conditions.hosts
+                ]
+            )
+        )
+        self.host_names = frozenset(host.name for host in self.host_patterns if host.name is not None)
+        self.judges_names = any(host.by_name for host in self.host_patterns)
+        self.substitutes = frozenset(substitutes) if self.judges_names else frozenset()
+        if self.substitutes:
+            entries.insert(0, binding.protect(self.substitutes, RESOLVING))
         self.ordered = tuple(entries)
         redirecting = [rule for rule in policy.effective if rule.redirect is not None]
         redirecting.sort(key=lambda rule: rule.redirect is not None and not rule.redirect.hides)
@@ -108,20 +125,6 @@ class Matcher:
         self.needs_process = bool(self.process_operations)
         self.needs_environment = any(entry.asks_for("env") for entry in entries)
         self._grants = GrantIndex(policy.grants)
-        self.host_patterns = tuple(
-            dict.fromkeys(
-                [pattern for grant in policy.grants if (pattern := grant.host_pattern) is not None]
-                + [
-                    host
-                    for entry in self.entries[Operation.CONNECT]
-                    for conditions in (entry.conditions, *entry.excepts)
-                    for host in conditions.hosts
-                ]
-            )
-        )
-        self.host_names = frozenset(host.name for host in self.host_patterns if host.name is not None)
-        self.judges_names = any(host.by_name for host in self.host_patterns)
-        self.substitutes = frozenset(substitutes) if self.judges_names else frozenset()
         self._defaults = {
             operation: Decision(verdict=verdict, operation=operation, reason="default")
             for operation, verdict in policy.default.items()
