@@ -381,12 +381,13 @@ class TestUndecided:
         assert compiled(deny("connect")).address(Operation.CONNECT, bytes(4), 53).answer == "deny"
 
     def test_substitutes(self) -> None:
-        """With names, reading a file of which the broker has a version of its own is a question."""
+        """With names, reading a file of which the broker has its own version is a question, changing it denied."""
         for hosts, expected in ((["a.example:443"], UNDECIDED), (["10.0.0.1:443"], ALLOWED)):
             tables = compiled(allow("connect", hosts=hosts), default={"read": "allow", "modify": "allow"})
             answers = [tables.path(Operation.READ, path).answer for path in (b"/a/r", b"/a/r/b", b"/a/s")]
             assert answers == [expected.answer, "allow", "allow"]
-            assert tables.path(Operation.MODIFY, b"/a/r").answer == "allow"
+            changed = "deny" if expected is UNDECIDED else "allow"
+            assert tables.path(Operation.MODIFY, b"/a/r").answer == changed
 
     @pytest.mark.parametrize("first", ["EPERM", "ENOENT"])
     def test_equally_strict_layers(self, first: str) -> None:
