@@ -237,16 +237,20 @@ static int lend(struct launch *launch, const struct rs_lend *order, int *fd)
     return 0;
 }
 
-/* Serve the engine. When it is gone the tree goes on: what the control socket says counts. */
-static void serve_channel(struct launch *launch)
+/*
+ * Serve the engine. When it is gone the tree goes on: what the control socket says counts. Returns -errno if it talks
+ * nonsense: then calls may wait for an answer that nobody gives.
+ */
+static int serve_channel(struct launch *launch)
 {
     union order order;
     autofd int carried = -1;
-    const int type = receive_order(launch->tracer.channel, &order, &carried);
-    if (type == 0 ||
-        (type == RS_TRACE && trace_and_continue(&launch->tracer, &order.trace, steal_fd(&carried)) == 0))
-        return;
-    close_fd(&launch->tracer.channel);
+    int type = receive_order(launch->tracer.channel, &order, &carried);
+    if (type == RS_TRACE)
+        type = trace_and_continue(&launch->tracer, &order.trace, steal_fd(&carried)) < 0 ? -ECONNRESET : 0;
+    if (type == -ECONNRESET)
+        close_fd(&launch->tracer.channel);
+    return type == 0 || type == -ECONNRESET ? 0 : -EPROTO;
 }
 
 /* Returns -errno if the broker is gone or talks nonsense. */
@@ -443,8 +447,8 @@ static void supervise(struct launch *launch)
             return;
         if (ready[3].revents != 0 && serve_report(launch) < 0)
             return;
-        if (ready[5].revents != 0)
-            serve_channel(launch);
+        if (ready[5].revents != 0 && serve_channel(launch) < 0)
+            return;
         if (ready[0].revents != 0)
             serve_signals(launch);
     }
@@ -453,6 +457,19 @@ static void supervise(struct launch *launch)
         ;
     if (launch->report >= 0 && launch->failure == 0)
         tell_failure(launch, RS_STAGE_PROTOCOL, -ECHILD);
+}
+
+/*
+ * Have as many descriptors as we may: every exec on its way takes one, and how many there are is the tree's choice. Not
+ * for the command, which is another process by now. What is refused leaves the limit as it was.
+ */
+static void raise_descriptors(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 /* End as the command ended: with its code, or by the same signal, but never with a second core file. */
@@ -580,6 +597,7 @@ int main(int argc, char **argv)
         return launch.failure;
     }
 
+    raise_descriptors();
     launch.harness_pid = pid_behind(launch.harness);
     launch.tracer.control = launch.control;
     launch.tracer.harness = launch.harness;

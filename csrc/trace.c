@@ -202,8 +202,8 @@ static void send_outcome(const struct tracer *tracer, const struct traced *entry
     (void)send_packet(told(tracer, entry), tracer->harness, &packet, sizeof(packet), -1);
 }
 
-/* Say that an exec has committed, and who the process is that made it. */
-static void send_committed(struct tracer *tracer, const struct traced *entry, const struct process *process)
+/* Say that an exec has committed, and who the process is that made it. Returns -errno if nobody hears. */
+static int send_committed(struct tracer *tracer, const struct traced *entry, const struct process *process)
 {
     static struct executed_packet packet;
     const pid_t pid = (pid_t)entry->judged.tgid;
@@ -215,7 +215,7 @@ static void send_committed(struct tracer *tracer, const struct traced *entry, co
     memcpy(packet.relatives + listed, entry->ancestors, entry->n_ancestors * sizeof(packet.relatives[0]));
     note_executed(tracer->executed, pid, process->start_time);
     const size_t size = sizeof(packet.head) + (listed + entry->n_ancestors) * sizeof(packet.relatives[0]);
-    (void)send_packet(told(tracer, entry), tracer->harness, &packet, size, -1);
+    return send_packet(told(tracer, entry), tracer->harness, &packet, size, -1);
 }
 
 static struct traced *find(const struct tracer *tracer, pid_t pid)
@@ -243,9 +243,10 @@ static bool is_as_judged(struct tracer *tracer, struct traced *entry, pid_t pid)
         entry->directory = open_process(pid);
     if (!entry->released && entry->directory >= 0 && read_process(entry->directory, "stat", &process) == 0 &&
         committed_as_judged(entry->directory, pid, &process, &entry->judged, entry->expected)) {
-        /* Told before the program runs: what it does next is judged by who it is now. */
-        send_committed(tracer, entry, &process);
-        return true;
+        /* Told before the program runs: what it does next is judged by who it is now. Untold, it would be judged by who
+         * it was. */
+        if (send_committed(tracer, entry, &process) == 0)
+            return true;
     }
     /* One that was killed by somebody else meanwhile stands no more, and cannot be looked at. */
     unsigned long message;

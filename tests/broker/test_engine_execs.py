@@ -7,8 +7,10 @@ import errno
 import json
 import os
 import re
+import resource
 import shutil
 import signal
+import socket
 import sys
 import threading
 import time
@@ -20,6 +22,7 @@ import attrs
 import pytest
 
 import rampart_seccomp as rampart
+from rampart_seccomp.broker.engine import Engine
 from rampart_seccomp.broker.verifying import Verifying
 from rampart_seccomp.calls.starting import ExecCall
 
@@ -268,6 +271,22 @@ class Spawner:
 
 
 @pytest.fixture
+def channels(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[socket.socket]]:
+    """The engine's ends of the channels to launchers."""
+    found: list[socket.socket] = []
+    original = Engine.trace
+
+    def note(self: Engine, channel: int, *rest: Any) -> None:
+        found.append(socket.socket(fileno=os.dup(channel)))
+        original(self, channel, *rest)
+
+    monkeypatch.setattr(Engine, "trace", note)
+    yield found
+    for channel in found:
+        channel.close()
+
+
+@pytest.fixture
 def spawner(let_go: list[ExecCall]) -> Iterator[Spawner]:
     """A tree whose execs the engine judges: the first was seen to be traced."""
     policy = OPEN.with_rules(rampart.deny("exec", paths=["/nowhere"], name="nowhere"))
@@ -315,6 +334,44 @@ def test_launcher_is_stopped(spawner: Spawner, let_go: list[ExecCall]) -> None:
     os.kill(launcher, signal.SIGSTOP)
 
     assert (spawner.execute(), len(let_go)) == (0, 0)
+
+
+def test_nobody_hears_of_an_exec(channels: list[socket.socket], spawner: Spawner) -> None:
+    """What nobody can be told of does not run: it would be taken for what it was before."""
+    assert spawner.process.session._listener is not None
+    launcher = spawner.process.session._listener.launcher
+    spawner.fork()
+    os.kill(launcher, signal.SIGSTOP)
+    channels[0].shutdown(socket.SHUT_RD)
+
+    assert spawner.execute() == -signal.SIGKILL
+
+
+@pytest.fixture
+def few() -> Iterator[tuple[int, int]]:
+    """A soft limit of descriptors below the hard one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    given = (min(soft, hard - 1), hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, given)
+    yield given
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_launcher_has_descriptors_for_a_crowd(few: tuple[int, int], spawner: Spawner) -> None:
+    """An exec on its way takes one of the launcher's: it may have all that the user may. Not the command."""
+    session = spawner.process.session
+    assert session._listener is not None
+    assert session.command_pid is not None
+
+    assert resource.prlimit(session._listener.launcher, resource.RLIMIT_NOFILE) == (few[1], few[1])
+    assert resource.prlimit(session.command_pid, resource.RLIMIT_NOFILE) == few
+
+
+def test_channel_talks_nonsense(channels: list[socket.socket], spawner: Spawner) -> None:
+    """Where orders do not arrive whole, calls could wait for ever, and execs go unheard: the tree ends."""
+    channels[0].send(b"nonsense")
+
+    assert spawner.process.wait(timeout=30) == -signal.SIGKILL
 
 
 def test_an_image_is_written_over(project: Any, let_go: list[ExecCall]) -> None:

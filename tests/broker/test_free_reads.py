@@ -79,12 +79,20 @@ def test_reading_is_free(tmp_path: Path) -> None:
         pytest.param(NETWORK_ONLY.with_rules(rampart.allow("read", name="all")), {}, id="recorded"),
         pytest.param(NETWORK_ONLY, {"may_restrict": {"read"}}, id="later"),
         pytest.param(NETWORK_ONLY, {"audit": "audit.jsonl"}, id="log"),
+        pytest.param(
+            NETWORK_ONLY.with_rules(rampart.allow("connect", hosts=["example.com:443"], name="site")),
+            {},
+            id="names",
+        ),
     ],
 )
 def test_reading_is_held_where_somebody_wants_to_know(
     tmp_path: Path, policy: rampart.Policy, options: dict[str, Any]
 ) -> None:
-    """With a rule about reading, one that records it, a log, or a rule to come, every open is held."""
+    """With a rule about reading, one that records it, a log, or a rule to come, every open is held.
+
+    With host names, too: resolvers then read another resolv.conf.
+    """
     if "audit" in options:
         options = {"audit": tmp_path / options["audit"]}
     assert _held(tmp_path, policy, **options) >= 1000

@@ -112,7 +112,6 @@ class Broker:
         self._scoped = signal_scope()
         self._logs = audit is not None
         self._filters: dict[Traps, Filter] = {}
-        self._filter(self._traps(policy))
         checked(lib.rs_interrupt_prepare(), "rt_sigaction")
         self._telling = Telling(audit, explain, policy, self._question_everything)
         self._stillness = Stillness()
@@ -121,7 +120,9 @@ class Broker:
         self._planted = tuple(harness_code())
         import_from_closed_places(self._planted)
         # Bound to where the first command most likely starts, which then finds it bound.
-        reach = Reach(self._matcher(policy, os.path.realpath(_here()), self._files))
+        matcher = self._matcher(policy, os.path.realpath(_here()), self._files)
+        self._filter(self._traps(policy, matcher))
+        reach = Reach(matcher)
         self._upstream = _upstream
         self._names = HostNames(reach) if _upstream is None else HostNames(reach, _upstream.inside)
         with forks.excluded:
@@ -159,7 +160,7 @@ class Broker:
             policy = with_grants(self.policy, self._granted)
             # Verified while the launcher starts: `_verify`.
             matcher = self._matcher(policy, where, self._files, verified=False)
-            traps = self._traps(policy)
+            traps = self._traps(policy, matcher)
             filtered = self._filter(traps)
             tables = Tables.of(matcher) if self._native else None
             if not self._names.reach.is_for(matcher):  # a rule was registered meanwhile
@@ -321,11 +322,11 @@ class Broker:
                 raise BrokerClosed
             sessions = dict(self._sessions)
         effective = with_grants(policy, granted)
-        self._filter(self._traps(effective))
         files = self._files | dict.fromkeys(effective.files)
         bound = {session: self._matcher(effective, where, files) for session, where in sessions.items()}
         tables = {session: Tables.of(matcher) for session, matcher in bound.items() if session.native}
         matchers = [*bound.values()] or [self._matcher(effective, _here(), files)]
+        self._filter(self._traps(effective, matchers[0]))
         names = self._names.changed(Reach(matchers[0]))
         if record is not None:
             self._telling.change(record, **fields)
@@ -358,9 +359,11 @@ class Broker:
             substitutes=(os.path.realpath(b"/etc/resolv.conf"),),
         )
 
-    def _traps(self, policy: AnyPolicy) -> Traps:
-        # What is free cannot be recorded. Landlock keeps the /proc of processes outside, with the signals.
-        free = not self._logs and self._scoped and wants_no_reads(policy, self._prospect)
+    def _traps(self, policy: AnyPolicy, matcher: AnyMatcher) -> Traps:
+        # What is free cannot be recorded, nor replaced. Landlock keeps the /proc of processes outside, with
+        # the signals.
+        held = self._logs or bool(matcher.substitutes)
+        free = not held and self._scoped and wants_no_reads(policy, self._prospect)
         return traps_for(
             policy, self._prospect, scoped=self._scoped, opens=not (free and self._machine_is_closed)
         )
