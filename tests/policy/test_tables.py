@@ -381,7 +381,7 @@ class TestUndecided:
         assert compiled(deny("connect")).address(Operation.CONNECT, bytes(4), 53).answer == "deny"
 
     def test_substitutes(self) -> None:
-        """With names, a file of which the broker has its own version: reading is a question, changing denied."""
+        """With names, reading what the broker has its own version of is a question, changing it denied."""
         for hosts, expected in ((["a.example:443"], UNDECIDED), (["10.0.0.1:443"], ALLOWED)):
             tables = compiled(allow("connect", hosts=hosts), default={"read": "allow", "modify": "allow"})
             answers = [tables.path(Operation.READ, path).answer for path in (b"/a/r", b"/a/r/b", b"/a/s")]
