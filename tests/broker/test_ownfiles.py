@@ -65,11 +65,16 @@ def test_a_tree_plants_no_module_before_those_that_are_imported_late(tmp_path: P
 
 
 def test_other_modules_are_found_as_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is neither the library nor a dependency, a submodule, and a dependency that is installed apart."""
+    """What is neither the library nor a dependency, and submodules; a dependency only from a closed place."""
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     (tmp_path / "dnslib.py").touch()
     finder = ClosedPlaces([b"/usr"])
-    assert [finder.find_spec(name, None) for name in ("harness", "dnslib")] == [None, None]
+    assert finder.find_spec("harness", None) is None
+    with pytest.raises(ModuleNotFoundError):
+        finder.find_spec("dnslib", None)
+    found = ClosedPlaces([os.fsencode(tmp_path)]).find_spec("dnslib", None)
+    assert found is not None
+    assert found.origin == str(tmp_path / "dnslib.py")
     assert finder.find_spec("yaml", ["/usr/ruamel"]) is None
 
 

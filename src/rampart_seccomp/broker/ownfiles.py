@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import site
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
@@ -24,7 +24,7 @@ _DEPENDENCIES = frozenset(
 
 
 def harness_code() -> list[bytes]:
-    """Return this package, the environment of the harness, its user site and its library.
+    """Return this package, the environment of the harness, user site, library, and whence dependencies are.
 
     The environment that the *harness* runs from is closed to the tree, even if it lies in the project; any
     other environment there is as open as the policy says.
@@ -38,14 +38,23 @@ def harness_code() -> list[bytes]:
         found.add(sys.prefix)
     if sys.pycache_prefix:
         found.add(sys.pycache_prefix)
+    found.update(_homes())
     return sorted(os.fsencode(os.path.realpath(path)) for path in found if path)
+
+
+def _homes() -> Iterator[str]:
+    """Give the directories in which those dependencies were found that are loaded already."""
+    for name in _DEPENDENCIES:
+        module = sys.modules.get(name)
+        file = getattr(module, "__file__", None)
+        if file:
+            yield os.path.dirname(os.path.dirname(file) if hasattr(module, "__path__") else file)
 
 
 class ClosedPlaces:
     """Finds the standard library and what this package depends on where no tree can put a module.
 
-    A finder for ``sys.meta_path`` (importlib.abc.MetaPathFinder). Other modules, and dependencies that are
-    installed elsewhere, are not its business.
+    A finder for ``sys.meta_path`` (importlib.abc.MetaPathFinder). Other modules are not its business.
 
     Args:
         closed: Real names of directories.
@@ -60,14 +69,13 @@ class ClosedPlaces:
         """Find a module of the top level.
 
         Raises:
-            ModuleNotFoundError: The standard library does not have it here (``msvcrt``): nobody else may.
+            ModuleNotFoundError: It is in no such place, as ``msvcrt``, and nothing else may stand for it.
         """
-        standard = name in sys.stdlib_module_names
-        if path is not None or not (standard or name in _DEPENDENCIES):
+        if path is not None or not (name in sys.stdlib_module_names or name in _DEPENDENCIES):
             return None
         places = [place for place in sys.path if self._has(place)]
         found = PathFinder.find_spec(name, places, target)
-        if found is None and standard:
+        if found is None:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         return found
 
