@@ -172,7 +172,7 @@ struct rs_numbers {
 struct rs_engine;
 int rs_engine_new(int listener, pid_t launcher, pid_t member, struct rs_names *names,
                   const struct rs_numbers *numbers, struct rs_engine **out);
-int rs_engine_start(struct rs_engine *engine, unsigned threads, unsigned leads);
+int rs_engine_start(struct rs_engine *engine, unsigned threads);
 int rs_engine_decide(struct rs_engine *engine, struct rs_tables *tables, uint32_t flags);
 void rs_engine_forget(struct rs_engine *engine, int blind);
 struct rs_file {

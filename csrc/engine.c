@@ -23,8 +23,6 @@
 #define QUIET_TICK 50000000    /* while some call waits for others */
 #define BLOCKING_MAX 32        /* calls that wait for others at a time */
 #define SPARE 2                /* threads that do not, at least */
-#define SLOW 300000            /* nanoseconds that a call takes where something waits: a disk, a network, a crowd */
-#define CAREFUL 256            /* calls after a slow one that are not expected to be quick */
 #define STOP_TRIES 5000        /* of a millisecond each */
 
 /* Questions */
@@ -188,10 +186,9 @@ void rs_engine_forget(struct rs_engine *engine, int blind)
 /* The lead */
 
 /*
- * Only who leads receives: the kernel wakes everybody who waits at a listener for each call, and all but one in vain;
- * handing the lead on for each call is as dear. So leaders answer calls by themselves as long as they are quick. They
- * hand the lead on before they may wait for others (held_may_block), as soon as they have received while calls are slow
- * of late, and when the watch finds them stuck.
+ * Only who leads receives: the kernel wakes everybody who waits at a listener for each call, and all but one in vain. So
+ * there are as many leads as threads in the beginning, however many are added for those that wait for others: these hand
+ * their lead on before (held_may_block), or when the watch finds them stuck.
  */
 static void hand_on(struct rs_worker *worker)
 {
@@ -323,11 +320,6 @@ static void take(struct rs_worker *worker, const struct rs_notification *n)
     struct rs_held held = {.engine = engine, .worker = worker, .n = *n, .began = held_clock()};
     atomic_store(&worker->id, n->id);
     atomic_store(&worker->since, held.began);
-    int careful = atomic_load(&engine->careful);
-    if (careful > 0) {
-        (void)atomic_compare_exchange_strong(&engine->careful, &careful, careful - 1);
-        hand_on(worker);
-    }
     held.reign = enter_reign(engine);
     enum rs_outcome outcome = answer(&held);
     leave_reign(engine, held.reign);
@@ -335,8 +327,6 @@ static void take(struct rs_worker *worker, const struct rs_notification *n)
         atomic_fetch_sub(&engine->blocking, 1);
     if (held.reserved)
         rs_journal_drop(engine->records, held.reserved);
-    if (!held.blocks && held_clock() - held.began > SLOW)
-        atomic_store(&engine->careful, CAREFUL);
     atomic_store(&worker->since, 0);
     if (outcome == RS_ANSWERED)
         atomic_fetch_add(&engine->answered, 1);
@@ -628,14 +618,14 @@ int rs_engine_new(int listener, pid_t launcher, pid_t member, struct rs_names *n
     return 0;
 }
 
-int rs_engine_start(struct rs_engine *engine, unsigned threads, unsigned leads)
+int rs_engine_start(struct rs_engine *engine, unsigned threads)
 {
     /* A target that wakes a thread then waits for it: better on its own processor. Linux 6.6; no harm without. */
     (void)ioctl(engine->listener, SECCOMP_IOCTL_NOTIF_SET_FLAGS, SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP);
     int rc = 0;
     /* The first may add others already, while the last are not there yet. */
     (void)pthread_mutex_lock(&engine->watching);
-    for (unsigned i = 0; i < leads; i++)
+    for (unsigned i = 0; i < threads; i++)
         (void)sem_post(&engine->lead);
     for (unsigned i = 0; i < threads && rc == 0; i++)
         rc = add_worker(engine);

@@ -48,8 +48,8 @@ struct rs_numbers {
 int rs_engine_new(int listener, pid_t launcher, pid_t member, struct rs_names *names,
                   const struct rs_numbers *numbers, struct rs_engine **out);
 
-/* Start `threads` threads, of which `leads` receive at a time, later, too. -EAGAIN if the system has none left. */
-int rs_engine_start(struct rs_engine *engine, unsigned threads, unsigned leads);
+/* Start `threads` threads; as many receive at a time, later, too. -EAGAIN if the system has none left. */
+int rs_engine_start(struct rs_engine *engine, unsigned threads);
 
 /*
  * Decide by these tables from the next call on; they are the engine's from here. NULL: everything is a question.

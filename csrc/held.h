@@ -109,7 +109,6 @@ struct rs_engine {
     int watch_there;
     sem_t lead; /* as often as nobody has it */
     atomic_int watch_sleeps, idle, blocking;
-    atomic_int careful; /* calls that are left to be handed on at once */
     unsigned workers_count; /* with `watching` held */
     struct rs_worker workers[WORKERS_MAX];
 };

