@@ -295,7 +295,8 @@ def _amended(draw: st.DrawFn, rule: Rule) -> Rule:
     """The same rule; or with another verdict, or with an exception more, or less."""
     what = draw(st.sampled_from(["nothing", "nothing", "verdict", "except", "no except"]))
     if what == "verdict":
-        return attrs.evolve(rule, verdict=draw(verdicts))
+        verdict = draw(verdicts)
+        return attrs.evolve(rule, verdict=verdict, redirect=rule.redirect if verdict == "allow" else None)
     if what == "no except":
         return attrs.evolve(rule, except_=())
     if what == "except" and rule.operations <= KINDS["paths"][0]:
