@@ -244,7 +244,7 @@ class Call:
     def redirect(
         self, redirect: Redirect, name: bytes | None, masked: Callable[[int], bytes]
     ) -> Event | None:
-        """Have the call answered with something else than the file that it reads.
+        """Have the call made with something else than the file that it reads, or the host that it reaches.
 
         Args:
             redirect: With what.
@@ -252,12 +252,12 @@ class Call:
             masked: Gives the file behind a descriptor with its values masked.
 
         Returns:
-            What is read instead, to be judged; None if that is nothing of the file system.
+            What is read or reached instead, to be judged; None if that is nothing that rules are about.
 
         Raises:
             Irreplaceable: The call cannot be answered so.
         """
-        raise Irreplaceable("only an open for reading alone can be redirected")
+        raise Irreplaceable("only an open for reading alone, and a connect, can be redirected")
 
     def cut_before(self, event: Event) -> bool:
         """Keep only what comes before a denied effect, if the call can be done in part; tell if so."""

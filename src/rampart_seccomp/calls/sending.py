@@ -18,8 +18,10 @@ import attrs
 from rampart_seccomp.calls.call import Call, Setting
 from rampart_seccomp.calls.notification import Notification, int32
 from rampart_seccomp.calls.shim import checked, ffi, lib
-from rampart_seccomp.calls.sockets import Destination, destination, read_address
+from rampart_seccomp.calls.sockets import Destination, destination, read_address, substituted
+from rampart_seccomp.calls.substitutes import Irreplaceable
 from rampart_seccomp.events import ConnectEvent, Event
+from rampart_seccomp.verdicts import Redirect
 
 __all__ = ["DECODERS", "sendmmsg", "sendmsg", "sendto"]
 
@@ -87,6 +89,15 @@ class SendCall(Call):
     stream: bool = attrs.field(init=False)
     flags: int = attrs.field(init=False)
     messages: list[Message] = attrs.field(init=False, factory=list)
+
+    def redirect(
+        self, redirect: Redirect, name: bytes | None, masked: Callable[[int], bytes]
+    ) -> Event | None:
+        """Leave it to connect(2): data with the first packet is not sent anyhow (`_send`)."""
+        if not self.stream:
+            raise Irreplaceable("only connections are redirected, and no datagram with an address of its own")
+        where = next(each.where for each in self.messages if each.where is not None)
+        return substituted(self, where, redirect, self.copy).event
 
     def perform(self) -> None:
         """Send one message and answer with the number of bytes."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import attrs
 
-from rampart_seccomp.events import Operation
+from rampart_seccomp.events import Address, ConnectEvent, Operation
 from rampart_seccomp.policy.actors import actor_remarks
 from rampart_seccomp.policy.anchors import Anchors
 from rampart_seccomp.policy.commands import parse_command
@@ -148,14 +148,11 @@ def _remarks(policy: Policy, rule: Rule, unreachable: Unreachable) -> Iterator[t
         if parse_local(text).network is None and parse_local(text).ports == ((0, 65535),):
             yield "warning", f".ports[{index}]", f"{text!r} matches every port; leave `ports` out to say so"
     for index, text in enumerate(rule.hosts):
-        what = _whole(parse_host(text))
+        # A rule that leads connections elsewhere has to name them.
+        what = None if rule.redirect is not None else _whole(parse_host(text))
         if what is not None:
             yield "warning", f".hosts[{index}]", f"{text!r} matches {what}; without `hosts` a rule covers all"
-        if (
-            rule.verdict != "allow"
-            and parse_host(text).beneath
-            and policy.default[Operation.CONNECT] == "allow"
-        ):
+        if rule.restricts and parse_host(text).beneath and policy.default[Operation.CONNECT] == "allow":
             yield (
                 "warning",
                 f".hosts[{index}]",
@@ -264,8 +261,11 @@ def _shown_by_another(policy: Policy, rule: Rule) -> str | None:
 
 
 def _redirect_remarks(policy: Policy, rule: Rule) -> Iterator[tuple[str, str, str]]:
-    """Say where a program can write back what it was shown, as editors and ``sed -i`` do."""
+    """Say where a program can write back what it was shown, or does not get what it should."""
     if rule.redirect is None:
+        return
+    if rule.redirect.destination is not None:
+        yield from _unreached(policy, rule, *rule.redirect.destination)
         return
     guarded = any(
         other.verdict != "allow" and Operation.MODIFY in other.operations and not _separate(other, rule)
@@ -282,6 +282,21 @@ def _redirect_remarks(policy: Policy, rule: Rule) -> Iterator[tuple[str, str, st
             f"what {rule.name!r} redirects may be written: a program that edits such a file writes back "
             "what it was shown; deny `write` of it",
         )
+
+
+def _unreached(policy: Policy, rule: Rule, address: Address, port: int) -> Iterator[tuple[str, str, str]]:
+    """Say where the substitute of a connection may not be reached itself, or is led elsewhere again."""
+    assert rule.redirect is not None
+    decision = policy.matcher().laxest(ConnectEvent(protocol="tcp", address=address, port=port))
+    further = decision.redirect
+    if decision.verdict == "deny":
+        problem = f"may not be reached itself, by {decision.where}: allow to connect there"
+    elif further is not None and further.destination != rule.redirect.destination:
+        assert decision.redirecting is not None
+        problem = f"is redirected {further} itself: add it to `except` of {decision.redirecting.name!r}"
+    else:
+        return
+    yield "warning", ".redirect", f"{rule.redirect.to}, to which {rule.name!r} redirects, {problem}"
 
 
 def _separate(one: Rule, other: Rule) -> bool:

@@ -44,7 +44,7 @@ TOP_LATER: Mapping[str, str | None] = {
     "redact": None,
 }
 RULE = ("name", *VERDICTS, *CONDITIONS, "except", "message", "errno", "timeout", "log", "reason", "redirect")
-TEST = (*VERDICTS, "path", "command", "host", "port", "program", "within", "env", "by")
+TEST = (*VERDICTS, "path", "command", "host", "port", "program", "within", "env", "by", "redirect")
 GRANT = ("operation", "path", "command", "host", "port", "rule", "by", "at")
 EXTENSION = ("profile", "file", "without", "except")
 ENVIRONMENT = ("drop", "pass")
@@ -331,7 +331,7 @@ class Structure(Walker):
 
     def _redirect(self, node: Node, path: str) -> Redirect:
         if not isinstance(node, Pairs):
-            hint = "write {to: FILE} or {mask: values}"
+            hint = "write {to: FILE}, {to: 'ADDRESS:PORT'} or {mask: values}"
             self.fail(f"`redirect` is {node.kind}, and not a mapping", node, path, hint)
         keys = self.keys(node, path, REDIRECT, {}, "redirect")
         given = {key: self.text(value, f"{path}.{key}") for key, value in keys.items()}
@@ -374,8 +374,20 @@ class Structure(Walker):
         for key in TEST[3:]:
             if key == "env" and key in keys:
                 fields[key] = self.texts(keys[key], f"{path}.env", check_variable, empty="leave it out")
+            elif key == "redirect" and key in keys:
+                fields[key] = self._test_redirect(keys[key], f"{path}.redirect")
             elif key in keys:
                 fields[key] = self.word(keys[key], f"{path}.{key}")
         operation = self.text(keys[found[0]], f"{path}.{found[0]}")
         self.attempt(to_operations, operation, keys[found[0]], f"{path}.{found[0]}")
-        return PolicyTest(verdict=found[0], operation=operation, line=node.line, **fields)
+        place = keys.get("redirect", node)
+        fields |= {"verdict": found[0], "operation": operation, "line": node.line}
+        return self.attempt(lambda given: PolicyTest(**given), fields, place, f"{path}.redirect")
+
+    def _test_redirect(self, node: Node, path: str) -> Redirect | bool:
+        if isinstance(node, Pairs):
+            return self._redirect(node, path)
+        if self.scalar(node, path).value is not False:
+            hint = "write {to: ...} or {mask: values}; false, if nothing is to be redirected"
+            self.fail("`redirect` is neither a mapping nor false", node, path, hint)
+        return False

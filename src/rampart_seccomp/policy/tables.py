@@ -14,7 +14,7 @@ nodes      the patterns as one tree: a loop (behind ``**``) or not, the loop tha
 edges      node, literal or wildcard, node; the wildcards count on where the literals end
 layers     of a stack, with their defaults; the entries of the first layer come first
 entries    rules in the order in which they speak, then grants, then what is a question anyhow:
-           DNS, and files of which the broker gives a version of its own
+           DNS, what is led elsewhere, and files of which the broker gives a version of its own
 conditions of the entries: each one's own, then its exceptions
 tests      networks and ports, one of which must hold
 ========== ==========================================================================================
@@ -128,10 +128,14 @@ class _Tables:
         self.slots: dict[int, int] = {}
         before = len(self.entries)
         # What redirects stands there as what asks: the engine does not open something else.
-        for entry in sorted((*layer.ordered, *layer.redirects), key=lambda entry: -entry.level):
+        shown = layer.redirects[Operation.READ]
+        for entry in sorted((*layer.ordered, *shown), key=lambda entry: -entry.level):
             self._add_entry(entry)
         for grant in layer.policy.grants:
             self._add_grant(grant)
+        for entry in layer.redirects[Operation.CONNECT]:
+            # Not as what asks: a grant would answer that, and leads nowhere else.
+            self._add_entry(entry, _QUESTION)
         if layer.judges_names:
             self._write_entry(_BIT[Operation.CONNECT], _QUESTION)
             self._write_condition(_BY_ADDRESS, [self._test(None, ((DNS_PORT, DNS_PORT),))])
@@ -146,14 +150,14 @@ class _Tables:
         self.layers.append((len(self.entries) - before) // _ENTRY_FIELDS)
         self.layers += [VERDICTS.index(layer.default(operation).verdict) for operation in _OPERATIONS]
 
-    def _add_entry(self, entry: Entry) -> None:
+    def _add_entry(self, entry: Entry, level: int | None = None) -> None:
         operations = sum(_BIT[operation] for operation in entry.operations & _JUDGED)
         if not operations:
             return
         rule = entry.rule
         self._write_entry(
             operations,
-            entry.level,
+            entry.level if level is None else level,
             error=(rule.errno or 0) if rule else 0,
             flags=(_RULE | (_LOGS if rule.log else 0)) if rule else 0,
             conditions=1 + len(entry.excepts),

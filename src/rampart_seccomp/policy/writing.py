@@ -16,6 +16,7 @@ from rampart_seccomp.policy.limits import KEYS, Limits
 from rampart_seccomp.policy.model import Policy
 from rampart_seccomp.policy.rules import CONDITIONS, PolicyTest, Rule
 from rampart_seccomp.policy.terms import WRITE
+from rampart_seccomp.verdicts import Redirect
 
 __all__ = ["dump_grants", "dumps"]
 
@@ -122,7 +123,11 @@ def _rule(rule: Rule) -> Iterator[str]:
     if not rule.log:
         yield "    log: false"
     if rule.redirect is not None:
-        yield f"    redirect: {_flow({'to': rule.redirect.to, 'mask': rule.redirect.mask})}"
+        yield f"    redirect: {_redirect(rule.redirect)}"
+
+
+def _redirect(redirect: Redirect) -> str:
+    return _flow({"to": redirect.to, "mask": redirect.mask})
 
 
 def _list(indent: str, key: str, entries: Iterable[Except]) -> Iterator[str]:
@@ -153,7 +158,7 @@ def _grant(grant: Grant) -> dict[str, str | list[str] | None]:
     }
 
 
-def _test(test: PolicyTest) -> dict[str, str | list[str] | None]:
+def _test(test: PolicyTest) -> dict[str, str | list[str] | Redirect | bool | None]:
     return {
         test.verdict: test.operation,
         "path": test.path,
@@ -164,14 +169,19 @@ def _test(test: PolicyTest) -> dict[str, str | list[str] | None]:
         "within": test.within,
         "env": list(test.env) or None,
         "by": test.by,
+        "redirect": test.redirect,
     }
 
 
-def _flow(fields: Mapping[str, str | list[str] | None]) -> str:
+def _flow(fields: Mapping[str, str | list[str] | Redirect | bool | None]) -> str:
     parts = []
     for key, value in fields.items():
         if isinstance(value, list):
             parts.append(f"{key}: [{', '.join(map(_quoted, value))}]")
+        elif isinstance(value, Redirect):
+            parts.append(f"{key}: {_redirect(value)}")
+        elif isinstance(value, bool):
+            parts.append(f"{key}: {str(value).lower()}")
         elif value is not None:
             parts.append(f"{key}: {value if _is_word(value) else _quoted(value)}")
     return "{" + ", ".join(parts) + "}"

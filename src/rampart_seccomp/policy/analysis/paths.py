@@ -71,9 +71,8 @@ class Paths:
         layers = tuple(tuple(row for _, row in layer) for layer in rows)
         # What is shown depends on its own rules, whichever rule allows.
         shown = [
-            [(entry, self._row(place, entry, operation)) for entry in layer.redirects]
+            [(entry, self._row(place, entry, operation)) for entry in layer.redirects.get(operation, ())]
             for place, layer in enumerate(self._ground.layers)
-            if operation is Operation.READ
         ]
         extra |= united(self.granted(operation)) | united(row.asked for layer in shown for _, row in layer)
         focus = ALWAYS
