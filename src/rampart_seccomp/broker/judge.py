@@ -203,7 +203,9 @@ class Judge:
         return self.lineage.changed_variables(call.notification.tgid, call.expected.environment)
 
     def _with_names(self, event: Event) -> Event:
-        if isinstance(event, ConnectEvent) and event.address is not None and self.matcher.judges_names:
+        if not isinstance(event, ConnectEvent) or event.names:
+            return event  # an address that stands for a name stands for no other
+        if event.address is not None and self.matcher.judges_names:
             return attrs.evolve(event, names=self.names.of(event.address))
         return event
 

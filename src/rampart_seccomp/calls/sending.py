@@ -369,8 +369,10 @@ def _ensure_own(notification: Notification, pid: int, uid: int, gid: int) -> Non
 
 
 def _same(known: Event | None, judged: Event) -> bool:
-    """Compare destinations; judging may have added the names of an address."""
-    return isinstance(judged, ConnectEvent) and known == attrs.evolve(judged, names=frozenset())
+    """Compare destinations; judging may have added the names of an address that came without any."""
+    if not isinstance(known, ConnectEvent) or not isinstance(judged, ConnectEvent):
+        return False
+    return known == (judged if known.names else attrs.evolve(judged, names=frozenset()))
 
 
 def _judge(call: SendCall) -> None:

@@ -41,6 +41,7 @@ __all__ = [
 ]
 
 OTHER_NAME_SERVICE = "a name service beside the broker's"
+STANDS_FOR_NOTHING = "a synthetic address that stands for no name"
 
 _SO_BINDTOIFINDEX = 62
 _UNIX_MAX = 110  # sizeof(struct sockaddr_un)
@@ -81,7 +82,6 @@ def destination(call: Call, raw: bytes, copy: int) -> Destination:
     Raises:
         OSError: As connect(2) has it: EINVAL, EAFNOSUPPORT, and for unix paths what resolving them gives.
     """
-    notification = call.notification
     domain, kind = _kind(copy)
     address = parse(raw)
     if isinstance(address, Unspecified):
@@ -95,14 +95,30 @@ def destination(call: Call, raw: bytes, copy: int) -> Destination:
         if address.port == DNS_PORT and call.setting.dns is not None:
             _ensure_at_large(copy)
             return _name_service(call.setting.dns, raw, address, kind)
-        if address.destination.is_loopback:
-            _ensure_at_large(copy)
-        event = ConnectEvent(
-            protocol=kind, address=address.destination, port=address.port, syscall=notification.syscall
-        )
-        return Destination(address.rewritten(raw), event)
+        return _ip_destination(call, raw, address, kind, copy)
     _expect(domain, socket.AF_UNIX)
     return _unix_destination(call, raw, address)
+
+
+def _ip_destination(call: Call, raw: bytes, address: IPAddress, kind: str, copy: int) -> Destination:
+    """Say where an IP address leads: one that stands for a name and its real address leads to that."""
+    synthetic = call.setting.synthetic
+    meant = None if synthetic is None else synthetic.meant(address.host)
+    if meant is not None:
+        host, names = meant.address, frozenset({meant.name})
+        raw = address.directed(raw, host, address.port)
+    else:
+        host, names = address.destination, frozenset[str]()
+        raw = address.rewritten(raw)
+    if host.is_loopback:
+        _ensure_at_large(copy)
+    event = ConnectEvent(
+        protocol=kind, address=host, port=address.port, names=names, syscall=call.notification.syscall
+    )
+    refusal = None
+    if meant is None and synthetic is not None and synthetic.reserved(address.host):
+        refusal = Refusal(STANDS_FOR_NOTHING, errno.ECONNREFUSED)
+    return Destination(raw, event, refusal)
 
 
 def substituted(call: Call, where: Destination, redirect: Redirect, copy: int) -> Destination:

@@ -35,10 +35,12 @@ class Reach:
 
     Attributes:
         judges_names: True if the policy says something about names.
+        synthetic: Networks of which names are answered; empty: with their real addresses.
     """
 
     def __init__(self, matcher: AnyMatcher) -> None:
         self.judges_names = matcher.judges_names
+        self.synthetic = matcher.policy.names.synthetic if self.judges_names else ()
         self._matcher = matcher
         self._patterns = matcher.host_patterns
         self._somewhere = _unnamed(self._patterns)

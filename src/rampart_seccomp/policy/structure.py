@@ -14,6 +14,7 @@ import attrs
 
 from rampart_seccomp.errors import PolicyError
 from rampart_seccomp.events import Operation
+from rampart_seccomp.policy.answering import Names, to_names, to_range
 from rampart_seccomp.policy.document import Items, Node, Pairs
 from rampart_seccomp.policy.environment import check_name, check_variable
 from rampart_seccomp.policy.exemptions import Except, Exemption
@@ -36,11 +37,11 @@ TOP = (
     "environment",
     "limits",
     "linger",
+    "names",
     "tests",
     "audit",
 )
 TOP_LATER: Mapping[str, str | None] = {
-    "names": None,
     "redact": None,
 }
 RULE = ("name", *VERDICTS, *CONDITIONS, "except", "message", "errno", "timeout", "log", "reason", "redirect")
@@ -91,6 +92,7 @@ class Draft:
         features: The features that it opens.
         limits: Those that it names, by key.
         linger: None if the file does not say.
+        names: The same.
         places: Line of each key path that an error may be about.
     """
 
@@ -107,6 +109,7 @@ class Draft:
     audit: Any = None
     limits: dict[str, Any] = attrs.Factory(dict)
     linger: bool | None = None
+    names: Names | None = None
     places: dict[str, str] = attrs.Factory(dict)
     lines: dict[str, int] = attrs.Factory(dict)
 
@@ -138,6 +141,8 @@ class Structure(Walker):
             self._limits(keys["limits"], draft)
         if "linger" in keys:
             draft.linger = self._flag(keys["linger"], "linger")
+        if "names" in keys:
+            draft.names = self._names(keys["names"])
         draft.tests = self.items(keys.get("tests"), "tests", self._test)
         return draft
 
@@ -242,6 +247,16 @@ class Structure(Walker):
             given = {key.replace("-", "_"): scalar.value}
             self.attempt(lambda limits: Limits(**limits), given, value, path)
             draft.limits.update(given)
+
+    def _names(self, node: Node) -> Names:
+        if not isinstance(node, Pairs):
+            return self.attempt(to_names, self.text(node, "names"), node, "names")
+        keys = self.keys(node, "names", ("synthetic",), {}, "way to answer names")
+        if "synthetic" not in keys:
+            self.fail("no network is named", node, "names", "write {synthetic: '198.18.0.0/15'}")
+        path = "names.synthetic"
+        texts = self.texts(keys["synthetic"], path, to_range, empty="write names: synthetic")
+        return self.attempt(to_names, {"synthetic": texts}, keys["synthetic"], path)
 
     def _flag(self, node: Node, path: str) -> bool:
         value = self.scalar(node, path).value

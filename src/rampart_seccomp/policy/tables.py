@@ -14,7 +14,8 @@ nodes      the patterns as one tree: a loop (behind ``**``) or not, the loop tha
 edges      node, literal or wildcard, node; the wildcards count on where the literals end
 layers     of a stack, with their defaults; the entries of the first layer come first
 entries    rules in the order in which they speak, then grants, then what is a question anyhow:
-           DNS, what is led elsewhere, and files of which the broker gives a version of its own
+           DNS, addresses that stand for others, what is led elsewhere, and files of which the broker gives
+           a version of its own
 conditions of the entries: each one's own, then its exceptions
 tests      networks and ports, one of which must hold
 ========== ==========================================================================================
@@ -60,7 +61,7 @@ _ANY_BYTE, _STAR, _SET = 1 << 24, 2 << 24, 3 << 24
 _UNSPECIFIED = tuple(parse_local(text).network for text in ("0.0.0.0", "[::]"))
 
 
-def compile_tables(matcher: AnyMatcher) -> bytes:
+def compile_tables(matcher: AnyMatcher, questions: tuple[Network, ...] = ()) -> bytes:
     """Compile what a bound policy says about paths and addresses.
 
     What depends on who acts, on code, on a person or on names is in the tables as that: where it matters they
@@ -68,13 +69,14 @@ def compile_tables(matcher: AnyMatcher) -> bytes:
 
     Args:
         matcher: The policy, bound to a place.
+        questions: What is connected to an address of one of these is not decided, whatever the policy says.
 
     Returns:
         What ``rs_tables_load`` reads (csrc/tables.h).
     """
     tables = _Tables()
     for layer in matcher.layers if isinstance(matcher, StackMatcher) else (matcher,):
-        tables.add_layer(layer)
+        tables.add_layer(layer, questions)
     return tables.written()
 
 
@@ -124,7 +126,7 @@ class _Tables:
         self.tests: list[bytes] = []
         self.ranges: list[int] = []
 
-    def add_layer(self, layer: Matcher) -> None:
+    def add_layer(self, layer: Matcher, questions: tuple[Network, ...]) -> None:
         self.slots: dict[int, int] = {}
         before = len(self.entries)
         # What redirects stands there as what asks: the engine does not open something else.
@@ -139,6 +141,9 @@ class _Tables:
         if layer.judges_names:
             self._write_entry(_BIT[Operation.CONNECT], _QUESTION)
             self._write_condition(_BY_ADDRESS, [self._test(None, ((DNS_PORT, DNS_PORT),))])
+        if questions:
+            self._write_entry(_BIT[Operation.CONNECT], _QUESTION)
+            self._write_condition(_BY_ADDRESS, [self._test(network, ()) for network in questions])
         for path in sorted(layer.substitutes):
             self._write_entry(_BIT[Operation.READ], _QUESTION)
             self.tree.add(tuple(name for name in path.split(b"/") if name), self._next_condition)

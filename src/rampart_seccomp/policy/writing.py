@@ -10,6 +10,7 @@ from decimal import Decimal
 
 from rampart_seccomp.errors import PolicyError
 from rampart_seccomp.events import Operation
+from rampart_seccomp.policy.answering import Names, to_names
 from rampart_seccomp.policy.exemptions import Except, Exemption
 from rampart_seccomp.policy.grants import Grant
 from rampart_seccomp.policy.limits import KEYS, Limits
@@ -76,6 +77,7 @@ def _lines(policy: Policy) -> Iterator[str]:
     yield from _limits(policy.limits)
     if policy.linger:
         yield "linger: true"
+    yield from _names(policy.names)
     if policy.rules:
         yield "rules:"
     for rule in policy.rules:
@@ -86,6 +88,13 @@ def _lines(policy: Policy) -> Iterator[str]:
     if policy.tests:
         yield "tests:"
         yield from (f"  - {_flow(_test(test))}" for test in policy.tests)
+
+
+def _names(names: Names) -> Iterator[str]:
+    if names == to_names("synthetic"):
+        yield "names: synthetic"
+    elif names.synthetic:
+        yield f"names: {_flow({'synthetic': list(map(str, names.synthetic))})}"
 
 
 def _limits(limits: Limits) -> Iterator[str]:
