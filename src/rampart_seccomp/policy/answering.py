@@ -11,7 +11,7 @@ import attrs
 from rampart_seccomp.errors import PolicyError
 from rampart_seccomp.policy.hosts import Network
 
-__all__ = ["DEFAULTS", "Names", "to_names"]
+__all__ = ["DEFAULTS", "Names", "is_within", "to_names", "to_range"]
 
 DEFAULTS: Mapping[int, Network] = {
     4: ipaddress.IPv4Network("198.18.0.0/15"),
@@ -45,9 +45,6 @@ class Names:
     def __str__(self) -> str:
         return " ".join(["synthetic", *map(str, self.synthetic)]) if self.synthetic else "resolved"
 
-    def __repr__(self) -> str:
-        return f"<Names {self}>"
-
 
 def to_names(value: Any) -> Names:
     """Read what a policy says: ``resolved``, ``synthetic``, or ``{synthetic: …}`` with one or two networks.
@@ -65,7 +62,9 @@ def to_names(value: Any) -> Names:
         return Names(tuple(DEFAULTS.values()))
     if isinstance(value, Mapping) and set(value) == {"synthetic"}:
         given = value["synthetic"]
-        return _ranges([given] if isinstance(given, str) else given)
+        texts = [given] if isinstance(given, str) else given
+        if isinstance(texts, list | tuple) and all(isinstance(text, str) for text in texts):
+            return _ranges(texts)
     hint = "write resolved, synthetic or {synthetic: '198.18.0.0/15'}"
     raise PolicyError(f"{value!r} is no way to answer names", key="names", hint=hint)
 
@@ -96,14 +95,15 @@ def to_range(text: str) -> Network:
         network: Network = ipaddress.ip_network(text)
     except ValueError:
         raise PolicyError(f"{text!r} is no network", key="names.synthetic", hint=hint) from None
-    if not any(_within(network, private) for private in _PRIVATE):
+    if not any(is_within(network, private) for private in _PRIVATE):
         raise PolicyError(f"{text!r} is no private network", key="names.synthetic", hint=hint)
     if network.max_prefixlen - network.prefixlen < _BITS_MIN:
         raise PolicyError(f"{text!r} has too few addresses", key="names.synthetic", hint=hint)
     return network
 
 
-def _within(small: Network, large: Network) -> bool:
+def is_within(small: Network, large: Network) -> bool:
+    """Say whether every address of the first network is one of the second."""
     return (
         small.version == large.version
         and small.prefixlen >= large.prefixlen

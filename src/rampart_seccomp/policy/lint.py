@@ -10,6 +10,7 @@ import attrs
 from rampart_seccomp.events import Address, ConnectEvent, Operation
 from rampart_seccomp.policy.actors import actor_remarks
 from rampart_seccomp.policy.anchors import Anchors
+from rampart_seccomp.policy.answering import is_within
 from rampart_seccomp.policy.commands import parse_command
 from rampart_seccomp.policy.covering import covers, includes
 from rampart_seccomp.policy.globs import ANY, SETS, Glob, Tail, Wildcard, parse
@@ -69,6 +70,7 @@ def check(policy: Policy) -> list[Finding]:
     nothing = changes_nothing(policy)
     if nothing is not None:
         findings.append(Finding("warning", nothing, own, None, "features"))
+    findings += [Finding("warning", message, own, None, "names") for message in _answering(policy)]
     findings += _secrets(policy, own)
     findings += _grants(policy)
     findings += _links(policy, own)
@@ -91,6 +93,22 @@ def _own_file(policy: Policy) -> str | None:
     if source is not None and source.startswith("profile:"):
         return f"{source.partition(':')[2]}.yaml"
     return source
+
+
+def _answering(policy: Policy) -> Iterator[str]:
+    """Say where made-up addresses are for nothing, or are in the way of rules about addresses."""
+    if not policy.names.synthetic:
+        return
+    texts = [text for rule in policy.rules for text in rule.hosts]
+    texts += [text for rule in policy.rules for excepted in rule.excepted for text in excepted.hosts]
+    patterns = {text: parse_host(text) for text in texts}
+    granted = [grant.host_pattern for grant in policy.grants]
+    if not any(each is not None and each.by_name for each in (*patterns.values(), *granted)):
+        yield "synthetic addresses are for nothing: no rule is about a host name"
+    for text, pattern in patterns.items():
+        for network in policy.names.synthetic:
+            if pattern.network is not None and is_within(pattern.network, network):
+                yield f"{text!r} is never reached by its address: those of {network} stand for names"
 
 
 def _secrets(policy: Policy, own: str | None) -> Iterator[Finding]:

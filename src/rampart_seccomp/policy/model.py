@@ -112,7 +112,7 @@ class Policy:
     features: frozenset[str] = attrs.field(default=frozenset(), converter=to_features)
     limits: Limits = attrs.field(factory=Limits)
     linger: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))
-    names: Names = attrs.field(factory=Names, converter=to_names)
+    names: Names = attrs.field(factory=Names, converter=to_names, repr=str)
     tests: tuple[PolicyTest, ...] = attrs.field(default=(), converter=_tests)
     audit: str = attrs.field(default="all", validator=_audit)
     version: int = attrs.field(default=1, validator=_version)
