@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -380,3 +382,26 @@ def test_trees_and_updates(by_name: Any, project: Any) -> None:
         assert say(0, made, SITE) == ["hello", "hello"]
         for tree in trees:
             tree.communicate()
+
+
+def test_a_socket_of_an_interface(by_name: Any, ask: Any) -> None:
+    """Row 21: nor is a socket that is bound to an interface led to this machine by what stands for it."""
+    found = [line.split() for line in Path("/proc/net/if_inet6").read_text().splitlines()]
+    link = next((fields for fields in found if fields[3] == "20" and fields[5] != "lo"), None)
+    if link is None:
+        pytest.skip("no interface with a link-local address")
+    by_name.server.zone["six.example"] = [("AAAA", "::1")]
+    port = by_name.site("::1")
+    host = ipaddress.IPv6Address(bytes.fromhex(link[0]))
+    steps = f"""
+made = lookup("six.example")[0]
+end = socket.socket(V6, TCP)
+end.bind(("{host}", 0, 0, {int(link[1], 16)}))
+try:
+    end.connect((made, {port}))
+except OSError as error:
+    print(errno.errorcode[error.errno])
+print(reach(made, {port}))
+"""
+    done = ask(steps, synthetic(by_name.policy(f"six.example:{port}", f"[::1]:{port}")))
+    assert done.lines == ["ENETUNREACH", "hello"]
