@@ -311,6 +311,28 @@ said["alone"] = tried(alone)
         assert "an IPv4 socket cannot be connected" in denial.message
         assert real.met == 0
 
+    def test_addresses_of_another_family(self, attempt: Any, serve: Any, real: Server, proxy: Server) -> None:
+        """What the socket could not be connected to bare, as too short an address, gives the same error."""
+        steps = f"""
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+four = struct.pack("=H", V4) + struct.pack("!H", {real.port}) + socket.inet_aton("{SITE}") + bytes(8)
+mapped = socket.inet_pton(V6, "::ffff:{SITE}")
+six = struct.pack("=H", V6) + struct.pack("!HI", {real.port}, 0) + mapped + bytes(4)
+def tries(family, raw, kind=TCP):
+    end = socket.socket(family, kind)
+    if libc.connect(end.fileno(), raw, len(raw)):
+        return errno.errorcode[ctypes.get_errno()]
+    return end.getpeername()[0]
+said["all"] = [tries(V4, six), tries(V6, four), tries(V4, four[:15]), tries(V6, six[:23])]
+said["all"] += [tries(V6, six[:24]), tries(V6, four, UDP), tries(V4, four), tries(V6, six)]
+"""
+        said, done = attempt(steps, policy(f"{SITE}:{real.port}", f"{PROXY}:{proxy.port}"))
+        bare, _ = attempt(steps, policy("10.0.0.1:1", f"{SITE}:{real.port}"))
+        assert said["all"] == [each.replace(SITE, PROXY) for each in bare["all"]]
+        assert said["all"][-2:] == [PROXY, f"::ffff:{PROXY}"]
+        assert done.denials == []
+
     def test_datagrams(self, attempt: Any, real: Server, proxy: Server, project: Any) -> None:
         """A connected datagram socket is led there; a datagram with an address of its own is denied."""
         steps = f"""

@@ -137,19 +137,18 @@ def substituted(call: Call, where: Destination, redirect: Redirect, copy: int) -
         raise Irreplaceable(f"a unix socket cannot be connected {redirect}")
     if port == DNS_PORT and call.setting.dns is not None:
         raise Irreplaceable("what goes to port 53 ends at the broker")
-    with socket.socket(fileno=os.dup(copy)) as probe:
-        long = int.from_bytes(where.raw[:2], sys.byteorder) == socket.AF_INET6
-        alone = long and probe.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
-    if host.version == 6 and not long:
+    domain, kind = _kind(copy)
+    if host.version == 6 and int.from_bytes(where.raw[:2], sys.byteorder) == socket.AF_INET:
         raise Irreplaceable(f"an IPv4 socket cannot be connected {redirect}")
-    if host.version == 4 and alone:
-        raise Irreplaceable(f"a socket for IPv6 alone cannot be connected {redirect}")
+    if host.version == 4 and domain == socket.AF_INET6:
+        with socket.socket(fileno=os.dup(copy)) as probe:
+            if probe.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
+                raise Irreplaceable(f"a socket for IPv6 alone cannot be connected {redirect}")
     if host.is_loopback:
         try:
             _ensure_at_large(copy)
         except OSError:
             raise Irreplaceable("a socket that is bound to an interface is not redirected here") from None
-    _, kind = _kind(copy)
     event = ConnectEvent(protocol=kind, address=host, port=port, syscall=call.notification.syscall)
     return Destination(address.directed(where.raw, host, port), event)
 
