@@ -376,15 +376,12 @@ def _same(known: Event | None, judged: Event) -> bool:
 
 
 def _judge(call: SendCall) -> None:
-    events: list[Event] = []
-    for message in call.messages:
-        if message.where is None:
-            continue
-        if message.where.refusal is not None:
-            call.refusal = message.where.refusal
-        if message.where.event is not None:
-            events.append(message.where.event)
-    call.events = tuple(dict.fromkeys(events))
+    named = [message.where for message in call.messages if message.where is not None]
+    refused = next((where for where in named if where.refusal is not None), None)
+    call.refusal = None if refused is None else refused.refusal
+    # What is refused stands first: it is what goes on record, and what a vector is cut before.
+    ordered = named if refused is None else [refused, *named]
+    call.events = tuple(dict.fromkeys(where.event for where in ordered if where.event is not None))
 
 
 DECODERS: dict[str, Callable[[Notification, Setting], Call]] = {
