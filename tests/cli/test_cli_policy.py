@@ -389,8 +389,8 @@ def test_redirected_connections(policy: Path, capsys: pytest.CaptureFixture[str]
     policy.write_text(rule.replace("REDIRECT", ', redirect: {to: "127.0.0.1:8443"}'))
     assert main(["check", str(policy)]) == 0
     assert capsys.readouterr().out.splitlines()[0] == (
-        f"{policy}:3: warning: rules[0].redirect: 127.0.0.1:8443, to which 'site' redirects, may not be reached "
-        "itself, by default connect: deny: allow to connect there"
+        f"{policy}:3: warning: rules[0].redirect: 127.0.0.1:8443, to which 'site' redirects, "
+        "may not be reached itself, by default connect: deny: allow to connect there"
     )
     assert main(["explain", "--policy", str(policy), "connect", "site.example:443"]) == 0
     assert "  reached      127.0.0.1:8443 instead, by site (policy.yaml:3)\n" in capsys.readouterr().out
