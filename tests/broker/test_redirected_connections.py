@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import rampart_seccomp as rampart
+from naming import on_one_port
 
 pytestmark = pytest.mark.core
 
@@ -50,13 +51,8 @@ class Server:
     """Says its name to whoever connects, and keeps what arrives at its port as datagrams."""
 
     def __init__(self, host: str, name: str) -> None:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self.stream = socket.socket(family, socket.SOCK_STREAM)
-        self.stream.bind((host, 0))
-        self.stream.listen()
+        self.stream, self.datagrams = on_one_port(host)
         self.port: int = self.stream.getsockname()[1]
-        self.datagrams = socket.socket(family, socket.SOCK_DGRAM)
-        self.datagrams.bind((host, self.port))
         self.datagrams.setblocking(False)
         self.met = 0
         self._name = name.encode()
