@@ -219,6 +219,7 @@ class Deciding:
 
     def _serve_names(self) -> None:
         self._setting.dns = self.dns if self.judge.names.shared.reach.judges_names else None
+        self._setting.synthetic = self.judge.names
 
     def _put_in_force(self) -> None:
         if self.engine is None or self._tables is None:
