@@ -20,7 +20,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
-def readable_copy() -> Iterator[Path]:
+def readable_copy(programs: Path) -> Iterator[Path]:
     """A copy of sources and tests that anybody may read, in a directory that anybody may enter.
 
     Bytecode comes along: nobody could write it there, and would compile the package again for every command.
@@ -42,6 +42,11 @@ def readable_copy() -> Iterator[Path]:
         # Its name is that of the ignored directory in which the fixture `project` works.
         (base / "build").mkdir()
         (base / "build").chmod(0o777)
+        # What is compiled already need not be compiled again.
+        (base / "build" / "programs").mkdir()
+        for program in filter(Path.is_file, programs.iterdir()):
+            shutil.copy(program, base / "build" / "programs")
+        (base / "build" / "programs").chmod(0o777)
         yield base
 
 
