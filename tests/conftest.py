@@ -58,7 +58,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With --first-cases, keep one case of each test, of those that the other options leave."""
+    """Put first what takes longest; with --first-cases, keep one case of each test that is left."""
+    items.sort(key=lambda item: item.get_closest_marker("first") is None)
     if not config.getoption("--first-cases"):
         return
     first: dict[str, pytest.Item] = {}
