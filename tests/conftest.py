@@ -298,7 +298,7 @@ class ByName:
         site = http.server.ThreadingHTTPServer((host, 0), Handler)
         self._closing.callback(site.server_close)
         self._closing.callback(site.shutdown)
-        threading.Thread(target=site.serve_forever, daemon=True).start()
+        threading.Thread(target=site.serve_forever, args=(0.05,), daemon=True).start()
         return site.server_port
 
     def policy(self, *hosts: str, **rule: Any) -> Any:
