@@ -23,6 +23,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/types.h>
+#include <time.h>
 #include <unistd.h>
 
 #define RS_GROUPS_MAX 1024
@@ -93,6 +94,8 @@ int rs_target_identity(int target, struct rs_identity *out);
 int rs_thread_prepare(void);
 int rs_interrupt_prepare(void);
 int rs_interrupt(pid_t tid);
+int rs_interrupt_timer(timer_t *out);
+int rs_interrupt_every(timer_t timer, long nanoseconds);
 int rs_block_signals(void);
 int rs_gettid(void);
 int rs_nudge(int pidfd);

@@ -1,6 +1,6 @@
 """Run parts of CPython's own test suite bare and behind a policy that allows everything, and compare.
 
-    python tests/transparency/compare.py [--python PROGRAM] [--rounds N] [--ignore PATTERN] [--use RESOURCE] MODULE...
+    python tests/transparency/compare.py [--python PROGRAM] [--ignore PATTERN] [--use RESOURCE] MODULE...
 
 What is compared are the sets of passed, failed and skipped tests. A module with a difference is run again, up
 to N times each way: only what differs every time counts, since some tests depend on the machine's mood.
