@@ -1,4 +1,4 @@
-"""Connections: what is free once they stand, what making them costs, and opens beside a thousand that wait."""
+"""Connections: what is free once they stand, what making them costs, and opens beside a thousand of them."""
 
 from __future__ import annotations
 
