@@ -164,7 +164,7 @@ static void prepare_connect(void)
     must(listen(listener, 16) == 0, "listen");
 }
 
-/* With names in the policy an address is only reached by who has looked its name up. */
+/* The name that the policy has: that of this machine, which every one has (hosts(5)). */
 static void prepare_connect_by_name(void)
 {
     const struct addrinfo hints = {.ai_family = AF_INET, .ai_socktype = SOCK_STREAM};
