@@ -687,7 +687,7 @@ int rs_engine_stop(struct rs_engine *engine)
     }
     for (unsigned i = 0; i < engine->workers_count; i++)
         (void)pthread_join(engine->workers[i].thread, NULL);
-    underway_stop(engine->underway);
+    underway_stop(engine);
     return 0;
 }
 

@@ -101,6 +101,12 @@ uint64_t rs_engine_number(struct rs_engine *engine);
 void rs_engine_counts(const struct rs_engine *engine, uint64_t *answered, uint64_t *asked);
 
 /*
+ * Wait for a connection that is on its way, on this copy of a socket, instead of whoever is to answer the call: when
+ * something has come of it the call is a question again, whose connect(2) does not wait. Negative: nobody waits.
+ */
+int rs_engine_depart(struct rs_engine *engine, const struct rs_notification *n, int fd);
+
+/*
  * Stop the threads; records and questions can still be taken. -EBUSY if one of them hangs in the kernel after some
  * seconds: then neither the engine may be freed nor the listener closed.
  */

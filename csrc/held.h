@@ -232,14 +232,12 @@ void held_leave(struct rs_held *held, enum rs_outcome outcome);
 
 /* underway.c */
 int held_connect_first(struct rs_held *held, const struct rs_identity *as, int fd, const char *address, size_t size);
-int held_connect_briefly(struct rs_worker *worker, const struct rs_identity *as, int fd, const char *address,
-                         size_t size);
 /*
  * Have somebody else wait for a connection that is on its way, and answer the call: it, and the socket, are his from here.
  * Negative: nobody does.
  */
 int held_depart(struct rs_held *held, const struct rs_effects *effects, int *fd, const char *address, size_t size);
-void underway_stop(struct rs_underway *underway);
+void underway_stop(struct rs_engine *engine);
 void underway_free(struct rs_underway *underway);
 void underway_forsake(struct rs_underway *underway);
 

@@ -25,7 +25,9 @@
 struct journey {
     struct journey *next, *before;
     struct rs_held held; /* its reign is entered, no record has room yet */
+    atomic_int handed; /* what the message that brings it does not say to the compiler: all of it is written */
     int fd;
+    int asked; /* Python has decided: it says what came of it, too */
     size_t size, length;
     unsigned port, count;
     struct rs_effect each[EFFECTS_MAX];
@@ -47,20 +49,33 @@ struct rs_underway {
     struct rs_worker worker;
 };
 
+/* One that has a limit of its own says at its end whether it was the first (EINPROGRESS): it is not to be interrupted. */
+static int has_limit(int fd)
+{
+    struct timeval limit;
+    socklen_t size = sizeof limit;
+    return getsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, &size) < 0 || limit.tv_sec || limit.tv_usec;
+}
+
 /*
  * Connect, for a moment. -EINTR: the connection is on its way, and the same again will wait for it. -ESTALE: nothing was
  * done, since nobody would end the wait.
  */
-int held_connect_briefly(struct rs_worker *worker, const struct rs_identity *as, int fd, const char *address,
-                         size_t size)
+static int connect_for_a_moment(timer_t timer, const struct rs_identity *as, int fd, const char *address, size_t size)
+{
+    if (rs_interrupt_every(timer, MOMENT) < 0)
+        return -ESTALE;
+    int rc = rs_connect(as, fd, address, size);
+    (void)rs_interrupt_every(timer, 0);
+    return rc;
+}
+
+static int connect_briefly(struct rs_worker *worker, const struct rs_identity *as, int fd, const char *address,
+                           size_t size)
 {
     if (worker->timer_there == 0)
         worker->timer_there = rs_interrupt_timer(&worker->timer) == 0 ? 1 : -1;
-    if (worker->timer_there < 0 || rs_interrupt_every(worker->timer, MOMENT) < 0)
-        return -ESTALE;
-    int rc = rs_connect(as, fd, address, size);
-    (void)rs_interrupt_every(worker->timer, 0);
-    return rc;
+    return worker->timer_there < 0 ? -ESTALE : connect_for_a_moment(worker->timer, as, fd, address, size);
 }
 
 /*
@@ -69,16 +84,24 @@ int held_connect_briefly(struct rs_worker *worker, const struct rs_identity *as,
  */
 int held_connect_first(struct rs_held *held, const struct rs_identity *as, int fd, const char *address, size_t size)
 {
-    struct timeval limit;
-    socklen_t limit_size = sizeof limit;
-    /* One that has a limit of its own says at its end whether it was the first (EINPROGRESS): it is not interrupted. */
-    if (getsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, &limit_size) < 0 || limit.tv_sec || limit.tv_usec)
+    if (has_limit(fd))
         return -ESTALE;
     if (atomic_load(&held->engine->blocking) >= FEW || held_may_block(held) < 0)
-        return held_connect_briefly(held->worker, as, fd, address, size);
+        return connect_briefly(held->worker, as, fd, address, size);
     atomic_store(&held->worker->connects, 1);
     int rc = rs_connect(as, fd, address, size);
     atomic_store(&held->worker->connects, 0);
+    return rc;
+}
+
+/* The same in any thread of ours: rampart.h. */
+int rs_connect_briefly(const struct rs_identity *as, int fd, const char *address, size_t size)
+{
+    timer_t timer;
+    if (has_limit(fd) || rs_interrupt_timer(&timer) < 0)
+        return -ESTALE;
+    int rc = connect_for_a_moment(timer, as, fd, address, size);
+    (void)timer_delete(timer);
     return rc;
 }
 
@@ -136,6 +159,11 @@ static void arrive(struct rs_underway *underway, struct journey *journey)
         give_up(underway, journey);
         return;
     }
+    if (journey->asked) {
+        remove_journey(underway, journey);
+        end_journey(underway, journey, RS_QUESTION);
+        return;
+    }
     take_effects(journey, &effects);
     held->task = NULL; /* another call may have used its place meanwhile */
     const struct rs_identity *as = held_rights(held);
@@ -145,7 +173,7 @@ static void arrive(struct rs_underway *underway, struct journey *journey)
         end_journey(underway, journey, RS_QUESTION);
         return;
     }
-    int rc = held_connect_briefly(&underway->worker, as, journey->fd, journey->address, journey->size);
+    int rc = connect_briefly(&underway->worker, as, journey->fd, journey->address, journey->size);
     if (rc == -EINTR) {
         struct epoll_event again = {.events = EPOLLOUT | EPOLLONESHOT, .data.ptr = journey};
         if (epoll_ctl(underway->events, EPOLL_CTL_MOD, journey->fd, &again) == 0)
@@ -199,7 +227,8 @@ static int receive_journeys(struct rs_underway *underway)
         const struct cmsghdr *head = CMSG_FIRSTHDR(&message);
         if (head && head->cmsg_type == SCM_RIGHTS && head->cmsg_len == CMSG_LEN(sizeof fd))
             memcpy(&fd, CMSG_DATA(head), sizeof fd);
-        add_journey(underway, journey, fd);
+        if (atomic_load(&journey->handed))
+            add_journey(underway, journey, fd);
     }
 }
 
@@ -344,14 +373,14 @@ static int start(struct rs_engine *engine)
     return 0;
 }
 
+/* With `departing` held, as the rest: else `out` could be somebody else's number by now. NULL: there is none. */
 static struct rs_underway *started(struct rs_engine *engine)
 {
-    (void)pthread_mutex_lock(&engine->departing);
+    if (atomic_load(&engine->stopping))
+        return NULL;
     if (!engine->underway && !engine->no_underway)
         engine->no_underway = start(engine) < 0;
-    struct rs_underway *underway = engine->underway;
-    (void)pthread_mutex_unlock(&engine->departing);
-    return underway;
+    return engine->underway;
 }
 
 static int hand_over(const struct rs_underway *underway, struct journey *journey, int fd)
@@ -364,6 +393,8 @@ static int hand_over(const struct rs_underway *underway, struct journey *journey
     control.head = (struct cmsghdr){
         .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof fd)};
     memcpy(CMSG_DATA(&control.head), &fd, sizeof fd);
+    if (journey)
+        atomic_store(&journey->handed, 1);
     struct iovec part = {.iov_base = &journey, .iov_len = sizeof journey};
     const struct msghdr message = {
         .msg_iov = &part,
@@ -378,19 +409,44 @@ static int hand_over(const struct rs_underway *underway, struct journey *journey
     return sent < 0 ? -errno : 0;
 }
 
+/* Have a journey begin: it is the thread's from here, unless this is negative. */
+static int depart(struct rs_engine *engine, struct journey *journey, int fd)
+{
+    int rc = -EAGAIN;
+    (void)pthread_mutex_lock(&engine->departing);
+    struct rs_underway *underway = started(engine);
+    if (underway) {
+        journey->held.worker = &underway->worker;
+        if (atomic_fetch_add(&underway->count, 1) < underway->max)
+            rc = hand_over(underway, journey, fd);
+        if (rc < 0)
+            atomic_fetch_sub(&underway->count, 1);
+    }
+    (void)pthread_mutex_unlock(&engine->departing);
+    if (rc < 0)
+        free(journey);
+    return rc;
+}
+
+int rs_engine_depart(struct rs_engine *engine, const struct rs_notification *n, int fd)
+{
+    struct journey *journey = calloc(1, sizeof *journey);
+    if (!journey)
+        return -ENOMEM;
+    journey->asked = 1;
+    journey->held = (struct rs_held){.engine = engine, .n = *n, .began = held_clock()};
+    return depart(engine, journey, fd);
+}
+
 int held_depart(struct rs_held *held, const struct rs_effects *effects, int *fd, const char *address, size_t size)
 {
     /* A record that has to be there needs its room until then. */
     if (held->reserved && (held->reign->flags & RS_RECORD_REQUIRED))
         return -EAGAIN;
-    struct rs_underway *underway = started(held->engine);
-    if (!underway)
-        return -EAGAIN;
     struct journey *journey = calloc(1, sizeof *journey);
     if (!journey)
         return -ENOMEM;
     journey->held = *held;
-    journey->held.worker = &underway->worker;
     journey->held.task = NULL;
     journey->held.reserved = 0;
     journey->held.blocks = 0;
@@ -401,27 +457,29 @@ int held_depart(struct rs_held *held, const struct rs_effects *effects, int *fd,
     journey->count = effects->count;
     memcpy(journey->each, effects->each, sizeof journey->each);
     memcpy(journey->host, effects->path, effects->length);
-    int rc = atomic_fetch_add(&underway->count, 1) < underway->max ? hand_over(underway, journey, *fd) : -EAGAIN;
-    if (rc < 0) {
-        atomic_fetch_sub(&underway->count, 1);
-        free(journey);
+    int rc = depart(held->engine, journey, *fd);
+    if (rc < 0)
         return rc;
-    }
     held->reign = NULL; /* it goes along */
     rs_close_fd(fd);
     *fd = -1;
     return 0;
 }
 
-/* No thread of the engine hands anything over any more. */
-void underway_stop(struct rs_underway *underway)
+/* Once `stopping` is set. */
+void underway_stop(struct rs_engine *engine)
 {
-    if (!underway || underway->out < 0)
-        return;
-    (void)hand_over(underway, NULL, -1);
-    (void)pthread_join(underway->thread, NULL);
-    rs_close_fd(&underway->out);
-    underway->out = -1;
+    (void)pthread_mutex_lock(&engine->departing);
+    struct rs_underway *underway = engine->underway;
+    const int runs = underway && underway->out >= 0;
+    if (runs) {
+        (void)hand_over(underway, NULL, -1);
+        rs_close_fd(&underway->out);
+        underway->out = -1;
+    }
+    (void)pthread_mutex_unlock(&engine->departing);
+    if (runs)
+        (void)pthread_join(underway->thread, NULL);
 }
 
 void underway_free(struct rs_underway *underway)

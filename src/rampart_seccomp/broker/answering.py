@@ -19,7 +19,7 @@ from rampart_seccomp.broker.ledger import Ledger
 from rampart_seccomp.broker.pool import Pool
 from rampart_seccomp.broker.processes import describe
 from rampart_seccomp.broker.questions import Bounced
-from rampart_seccomp.calls.call import CallChanged, Setting, Withheld
+from rampart_seccomp.calls.call import CallChanged, Departed, Setting, Withheld
 from rampart_seccomp.calls.decode import decode
 from rampart_seccomp.calls.notification import Notification
 from rampart_seccomp.errors import ExecUnverifiable, TargetGone
@@ -140,12 +140,15 @@ class Answering:
                 judgements = self._deciding.judge.judge(call)
             if self._telling.records_allowed:
                 judgements = [self._with_process(judgement, notification) for judgement in judgements]
+            call.may_depart = not any(judgement.asked for judgement in judgements)
             failed: OSError | None = None
             number = self._ledger.number()
             try:
                 call.perform()
             except TargetGone:
                 raise
+            except Departed:
+                return True
             except Withheld as withheld:
                 call.close()
                 self._refuse(withheld.judgement, notification, began)

@@ -236,6 +236,12 @@ class Engine:
         lib.rs_engine_counts(self._raw, answered, asked)
         return answered[0], asked[0]
 
+    def depart(self, notification: Notification, copy: int) -> bool:
+        """Wait for a connection, after which the call is a question again. False if that cannot be."""
+        n = ffi.new("struct rs_notification *")
+        n.id, n.pid, n.nr, n.args = notification.id, notification.tid, notification.number, notification.args
+        return int(lib.rs_engine_depart(self._raw, n, copy)) == 0
+
     def stop(self) -> bool:
         """End the threads; False if one hangs in the kernel: then neither close this nor the listener.
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Call",
     "CallChanged",
+    "Departed",
     "Linking",
     "NameService",
     "Refusal",
@@ -51,6 +52,10 @@ class Withheld(Exception):
 
 class CallChanged(Exception):
     """The objects moved between pinning and performing: decode and decide again."""
+
+
+class Departed(Exception):
+    """A connection goes on its way without the call, which is decided again when something has come of it."""
 
 
 @attrs.frozen
@@ -187,6 +192,7 @@ class Setting:
         verifier: Lets execs go on; None: they go on unverified.
         adopters: Processes that adopt orphans (PR_SET_CHILD_SUBREAPER): not all their children are their own.
         features: Families of calls that the policy in force opens, though the tree's filter may refuse them.
+        depart: Has somebody else wait for a connection, on a copy of the socket; False: nobody does.
         dns: Answers in place of name servers; None if the policy in force has no host names.
     """
 
@@ -197,6 +203,7 @@ class Setting:
     verifier: Verifier | None = None
     adopters: set[int] = attrs.field(factory=set)
     features: frozenset[str] = frozenset()
+    depart: Callable[[Notification, int], bool] = lambda notification, copy: False
     dns: NameService | None = None
 
 
@@ -211,6 +218,7 @@ class Call:
         renamings: Names that objects would get.
         linkings: Symbolic links that there would be.
         refusal: A built-in denial, if one applies.
+        may_depart: It may be decided twice (`Departed`): nobody was asked.
         guards: Asked while the names are held still, just before names change; one that raises `Withheld`
             prevents it.
     """
@@ -222,6 +230,7 @@ class Call:
     linkings: tuple[Linking, ...] = ()
     refusal: Refusal | None = None
     guards: list[Callable[[], None]] = attrs.field(factory=list)
+    may_depart: bool = False
     _pins: list[Pin] = attrs.field(factory=list)
     _fds: list[int] = attrs.field(factory=list)
 
@@ -238,6 +247,7 @@ class Call:
             CallChanged: Nothing was done; decode again.
             Withheld: Nothing was done; a guard forbids it.
             TargetGone: Nobody waits for the answer any more.
+            Departed: It is not answered yet, and comes again.
         """
         raise NotImplementedError(type(self).__name__)
 
