@@ -314,6 +314,14 @@ static enum rs_outcome answer(struct rs_held *held)
     return answer_metadata(held, nr, args);
 }
 
+int held_is_current(const struct rs_held *held)
+{
+    (void)pthread_mutex_lock(&held->engine->lock);
+    const int current = !held->reign->ended;
+    (void)pthread_mutex_unlock(&held->engine->lock);
+    return current;
+}
+
 void held_leave(struct rs_held *held, enum rs_outcome outcome)
 {
     struct rs_engine *engine = held->engine;

@@ -159,7 +159,8 @@ static void arrive(struct rs_underway *underway, struct journey *journey)
         give_up(underway, journey);
         return;
     }
-    if (journey->asked) {
+    /* The last step can be a new connection, if another thread of the target has taken this one back (AF_UNSPEC). */
+    if (journey->asked || !held_is_current(held)) {
         remove_journey(underway, journey);
         end_journey(underway, journey, RS_QUESTION);
         return;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import socket
@@ -79,6 +80,18 @@ def tell(process: Any, word: str) -> str:
     return str(process.stdout.readline().strip())
 
 
+@contextlib.contextmanager
+def running(broker: rampart.Broker, code: str, *args: int) -> Iterator[Any]:
+    """Run a program with pipes, and kill it at the end: nothing else ends who waits."""
+    argv = [*PYTHON, "-c", code, *map(str, args)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with rampart.Popen(argv, broker=broker, **pipes) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 @pytest.mark.parametrize(
     ("descriptors", "count"),
     [
@@ -90,23 +103,78 @@ def test_many_wait(descriptors: int, count: int, full: socket.socket, limited: A
     """All wait, others go on, the harness keeps its descriptors, and what comes of each is on record."""
     number = full.getsockname()[1]
     limited(descriptors)
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with rampart.Broker(OPEN, engine="native", audit=project.audit) as broker:
-        argv = [*PYTHON, "-c", CONNECTING, str(number), str(count)]
-        with rampart.Popen(argv, broker=broker, **pipes) as process:
-            assert wait_until(lambda: waiting(number) == count)
-            assert tell(process, "work") == "{}"
-            time.sleep(0.1)
-            assert tell(process, "work") == "{}"
-            assert waiting(number) == count
-            if descriptors - 24 >= count:
-                assert len(os.listdir("/proc/self/fd")) < 64
-                assert len(os.listdir("/proc/self/task")) < 40
-            full.close()
-            assert tell(process, "end") == str({"ECONNREFUSED": count})
+    with (
+        rampart.Broker(OPEN, engine="native", audit=project.audit) as broker,
+        running(broker, CONNECTING, number, count) as process,
+    ):
+        assert wait_until(lambda: waiting(number) == count)
+        assert tell(process, "work") == "{}"
+        time.sleep(0.1)
+        assert tell(process, "work") == "{}"
+        assert waiting(number) == count
+        if descriptors - 24 >= count:
+            assert len(os.listdir("/proc/self/fd")) < 64
+            assert len(os.listdir("/proc/self/task")) < 40
+        full.close()
+        assert tell(process, "end") == str({"ECONNREFUSED": count})
     records = [record for record in project.records() if record["operation"] == "connect"]
     assert len(records) == count
     assert {(record["verdict"], record["errno"]) for record in records} == {("allow", "ECONNREFUSED")}
+
+
+def test_many_wait_by_name(full: socket.socket, limited: Any, project: Any) -> None:
+    """The same where Python decides, as it does about names."""
+    number = full.getsockname()[1]
+    limited(256)
+    files = rampart.allow(["read", "write", "exec", "listen"], name="files")
+    site = rampart.allow("connect", hosts=[f"localhost:{number}"], name="site")
+    policy = rampart.Policy(rules=[files, site], audit="all")
+    with (
+        rampart.Broker(policy, engine="native", audit=project.audit) as broker,
+        running(broker, CONNECTING, number, 150) as process,
+    ):
+        assert wait_until(lambda: waiting(number) == 150)
+        assert tell(process, "work") == "{}"
+        assert len(os.listdir("/proc/self/fd")) < 128
+        full.close()
+        assert tell(process, "end") == str({"ECONNREFUSED": 150})
+    records = [record for record in project.records() if record["operation"] == "connect"]
+    assert len(records) == 150
+    assert {(record["rule"], record["errno"]) for record in records} == {("site", "ECONNREFUSED")}
+
+
+def test_who_was_asked_is_not_asked_again(full: socket.socket, project: Any) -> None:
+    """What code has allowed waits where it is: nothing is decided a second time."""
+    number = full.getsockname()[1]
+    asked = []
+
+    def decide(event: rampart.Event) -> rampart.Verdict:
+        asked.append(event)
+        return rampart.Allow()
+
+    policy = OPEN.with_rules(rampart.ask("connect", hosts=["127.0.0.1"], name="asked", decide=decide))
+    with (
+        rampart.Broker(policy, engine="native") as broker,
+        running(broker, CONNECTING, number, 3) as process,
+    ):
+        assert wait_until(lambda: waiting(number) == 3)
+        full.close()
+        assert tell(process, "end") == str({"ECONNREFUSED": 3})
+    assert len(asked) == 3
+
+
+def test_policy_changes_meanwhile(full: socket.socket, project: Any) -> None:
+    """What came of a connection is no way around a policy that was tightened since: the call is judged again."""
+    number = full.getsockname()[1]
+    with (
+        rampart.Broker(OPEN, engine="native", audit=project.audit) as broker,
+        running(broker, CONNECTING, number, 3) as process,
+    ):
+        assert wait_until(lambda: waiting(number) == 3)
+        broker.update(OPEN.with_rules(rampart.deny("connect", hosts=["127.0.0.1"], name="secret")))
+        full.close()
+        assert tell(process, "end") == str({"ECONNREFUSED": 3})
+    assert len(project.denials("secret")) == 3
 
 
 LIMIT = """
@@ -152,13 +220,7 @@ sys.stdin.readline()
 def test_who_connects_is_killed(full: socket.socket, project: Any) -> None:
     """A connection ends with the process that wanted it: nobody goes on trying."""
     number = full.getsockname()[1]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    argv = [*PYTHON, "-c", ORPHANS, str(number), "20"]
-    with (
-        rampart.Broker(OPEN, engine="native") as broker,
-        rampart.Popen(argv, broker=broker, **pipes) as process,
-    ):
-        assert process.stdout is not None
+    with rampart.Broker(OPEN, engine="native") as broker, running(broker, ORPHANS, number, 20) as process:
         assert process.stdout.readline() == "started\n"
         assert wait_until(lambda: waiting(number) == 20)
         assert tell(process, "kill") == "gone"
@@ -172,10 +234,7 @@ def test_tree_ends_meanwhile(full: socket.socket, project: Any) -> None:
     before = len(os.listdir("/proc/self/task"))
     with rampart.Broker(OPEN, engine="native") as broker:
         for _ in range(2):
-            with rampart.Popen(
-                [*PYTHON, "-c", CONNECTING, str(number), "20"], broker=broker, stdin=subprocess.PIPE
-            ) as process:
+            with running(broker, CONNECTING, number, 20):
                 assert wait_until(lambda: waiting(number) == 20)
-                process.kill()
             assert waiting(number) == 0
     assert wait_until(lambda: len(os.listdir("/proc/self/task")) <= before + 8)
