@@ -10,6 +10,7 @@
 #include "newer.h"
 
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <time.h>
@@ -150,6 +151,25 @@ static void give_up(struct rs_underway *underway, struct journey *journey)
     end_journey(underway, journey, RS_ANSWERED);
 }
 
+/*
+ * The end of a connection: what connect(2) gives. One that has failed, or that another thread of the target has taken back,
+ * is not begun anew: its error is told, and the socket left as connect(2) leaves it then.
+ */
+static int finish(struct rs_underway *underway, const struct rs_identity *as, const struct journey *journey)
+{
+    const struct sockaddr nobody = {.sa_family = AF_UNSPEC};
+    unsigned char state = TCP_CLOSE; /* the first of struct tcp_info */
+    socklen_t size = sizeof state;
+    int error = 0;
+    if (getsockopt(journey->fd, IPPROTO_TCP, TCP_INFO, &state, &size) < 0 || state != TCP_CLOSE)
+        return connect_briefly(&underway->worker, as, journey->fd, journey->address, journey->size);
+    size = sizeof error;
+    if (getsockopt(journey->fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0)
+        error = errno;
+    (void)connect(journey->fd, &nobody, sizeof nobody);
+    return error ? -error : -ECONNABORTED;
+}
+
 /* Something has come of a connection: answer with what, unless that was nothing. */
 static void arrive(struct rs_underway *underway, struct journey *journey)
 {
@@ -159,7 +179,6 @@ static void arrive(struct rs_underway *underway, struct journey *journey)
         give_up(underway, journey);
         return;
     }
-    /* The last step can be a new connection, if another thread of the target has taken this one back (AF_UNSPEC). */
     if (journey->asked || !held_is_current(held)) {
         remove_journey(underway, journey);
         end_journey(underway, journey, RS_QUESTION);
@@ -174,7 +193,7 @@ static void arrive(struct rs_underway *underway, struct journey *journey)
         end_journey(underway, journey, RS_QUESTION);
         return;
     }
-    int rc = connect_briefly(&underway->worker, as, journey->fd, journey->address, journey->size);
+    int rc = finish(underway, as, journey);
     if (rc == -EINTR) {
         struct epoll_event again = {.events = EPOLLOUT | EPOLLONESHOT, .data.ptr = journey};
         if (epoll_ctl(underway->events, EPOLL_CTL_MOD, journey->fd, &again) == 0)
