@@ -394,7 +394,6 @@ static void put(struct rs_held *held, struct rs_record head, const char *object,
 {
     struct rs_engine *engine = held->engine;
     const struct rs_task *task = held->task;
-    head.sequence = atomic_fetch_add(&engine->sequence, 1);
     head.serial = rs_tables_serial(held->reign->tables);
     head.began = (uint64_t)held->began;
     head.held = (uint64_t)(held_clock() - held->began);
@@ -403,7 +402,8 @@ static void put(struct rs_held *held, struct rs_record head, const char *object,
     head.nr = held->n.nr;
     struct rs_journal *journal = keep ? engine->records : engine->others;
     /* Room was reserved; the rest is bounded here. So neither can fail. */
-    (void)rs_journal_put(journal, &head, object, length, keep ? task->who : NULL, keep ? task->who_size : 0);
+    (void)rs_journal_put(journal, &head, object, length, keep ? task->who : NULL, keep ? task->who_size : 0,
+                         &engine->sequence);
     if (keep) {
         held->reserved--;
         const uint64_t one = 1;

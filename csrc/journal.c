@@ -90,7 +90,7 @@ static uint32_t oldest_size(const struct rs_journal *journal)
 }
 
 int rs_journal_put(struct rs_journal *journal, struct rs_record *head, const char *path, size_t path_size,
-                   const char *who, size_t who_size)
+                   const char *who, size_t who_size, atomic_uint_fast64_t *numbers)
 {
     static const char zeroes[8];
     if (path_size > RS_OBJECT_ROOM || who_size > RS_WHO_ROOM)
@@ -110,6 +110,8 @@ int rs_journal_put(struct rs_journal *journal, struct rs_record *head, const cha
     else
         journal->reserved--;
     if (rc == 0) {
+        if (numbers)
+            head->sequence = atomic_fetch_add(numbers, 1);
         copy_in(journal, (const char *)head, sizeof *head);
         copy_in(journal, path, path_size);
         copy_in(journal, who, who_size);

@@ -9,6 +9,8 @@
 
 #include "rampart.h"
 
+#include <stdatomic.h>
+
 #define RS_RECORD_ALLOWED 1  /* else denied */
 #define RS_RECORD_DATAGRAM 2 /* `path` is an IP address: of a datagram; else of a stream */
 
@@ -40,9 +42,13 @@ void rs_journal_free(struct rs_journal *journal);
 int rs_journal_reserve(struct rs_journal *journal, unsigned count);
 void rs_journal_drop(struct rs_journal *journal, unsigned count);
 
-/* Add a record: sizes are filled in here. Needs a reservation unless the ring overwrites. -ENOSPC, -EINVAL. */
+/*
+ * Add a record: sizes are filled in here, and `sequence` is taken from `numbers`, unless that is NULL: with the lock held,
+ * so that whoever takes a number and then takes the records has all that have a smaller one. Needs a reservation unless the ring
+ * overwrites. -ENOSPC, -EINVAL.
+ */
 int rs_journal_put(struct rs_journal *journal, struct rs_record *head, const char *path, size_t path_size,
-                   const char *who, size_t who_size);
+                   const char *who, size_t who_size, atomic_uint_fast64_t *numbers);
 
 /* Move as many whole records as fit into `buffer`; returns their bytes. Needs RS_RECORD_ROOM bytes at least. */
 int64_t rs_journal_take(struct rs_journal *journal, char *buffer, size_t size);

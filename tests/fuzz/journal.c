@@ -80,7 +80,7 @@ static void put(struct model *model)
     const size_t path_size = some_size(RS_OBJECT_ROOM), who_size = some_size(RS_WHO_ROOM);
     struct rs_record head = {.sequence = ++sequence};
     char *path = content(sequence, path_size), *who = content(sequence + 1, who_size);
-    const int rc = rs_journal_put(model->journal, &head, path, path_size, who, who_size);
+    const int rc = rs_journal_put(model->journal, &head, path, path_size, who, who_size, NULL);
     free(path);
     free(who);
     if (path_size > RS_OBJECT_ROOM || who_size > RS_WHO_ROOM) {

@@ -15,11 +15,11 @@ import attrs
 
 from rampart_seccomp.broker.deciding import Deciding
 from rampart_seccomp.broker.judge import Judgement
-from rampart_seccomp.broker.ledger import Ledger
+from rampart_seccomp.broker.ledger import Entry, Ledger
 from rampart_seccomp.broker.pool import Pool
 from rampart_seccomp.broker.processes import describe
 from rampart_seccomp.broker.questions import Bounced
-from rampart_seccomp.calls.call import CallChanged, Departed, Setting, Withheld
+from rampart_seccomp.calls.call import Call, CallChanged, Departed, Setting, Withheld
 from rampart_seccomp.calls.decode import decode
 from rampart_seccomp.calls.notification import Notification
 from rampart_seccomp.errors import ExecUnverifiable, TargetGone
@@ -83,9 +83,9 @@ class Answering:
         """Record a process that was killed at its exec: it had become something else than was judged."""
         where = "built-in: exec-tampered, another program, argument or variable than was judged"
         judgement = Judgement(judged, allowed=False, where=where, errno=errno.EACCES)
-        number = self._ledger.number()
-        self._ledger.deny(number, self._telling.denial(judgement, None))
-        self._record(judgement, errno.EACCES, "killed", time.monotonic_ns(), number)
+        with self._ledger.entry() as entry:
+            entry.deny(self._telling.denial(judgement, None))
+            entry.record(judgement, errno.EACCES, "killed", 0)
 
     def _handle(self, notification: Notification) -> None:
         """Answer one call. Whatever goes wrong in here is a denial."""
@@ -141,48 +141,55 @@ class Answering:
             if self._telling.records_allowed:
                 judgements = [self._with_process(judgement, notification) for judgement in judgements]
             call.may_depart = not any(judgement.asked for judgement in judgements)
-            failed: OSError | None = None
-            number = self._ledger.number()
-            try:
-                call.perform()
-            except TargetGone:
-                raise
-            except Departed:
-                return True
-            except Withheld as withheld:
-                call.close()
-                self._refuse(withheld.judgement, notification, began)
-                return True
-            except ExecUnverifiable as unverifiable:
-                call.close()
-                self._unverifiable(unverifiable)
-                where = "built-in: execs cannot be verified here"
-                refused = Judgement(judgements[0].event, allowed=False, where=where, errno=errno.EPERM)
-                self._refuse(refused, notification, began)
-                return True
-            except OSError as error:
-                failed = error
-                call.close()
-                notification.deny(error.errno or errno.EACCES)
-            for judgement in judgements:
-                self._record(judgement, failed.errno if failed else None, call.enforced, began, number)
+            with self._ledger.entry() as entry:
+                notification.before_answer = entry.settle
+                self._perform(call, judgements, notification, began, entry)
         return True
+
+    def _perform(
+        self, call: Call, judgements: list[Judgement], notification: Notification, began: int, entry: Entry
+    ) -> None:
+        failed: int | None = None
+        try:
+            call.perform()
+        except TargetGone:
+            raise
+        except Departed:
+            return
+        except Withheld as withheld:
+            call.close()
+            self._refuse(withheld.judgement, notification, began)
+            return
+        except ExecUnverifiable as unverifiable:
+            call.close()
+            self._unverifiable(unverifiable)
+            where = "built-in: execs cannot be verified here"
+            refused = Judgement(judgements[0].event, allowed=False, where=where, errno=errno.EPERM)
+            self._refuse(refused, notification, began)
+            return
+        except OSError as error:
+            failed = error.errno or errno.EACCES
+            call.close()
+            notification.deny(failed)
+        held = time.monotonic_ns() - began
+        for judgement in judgements:
+            entry.record(judgement, failed, call.enforced, held)
 
     def _refuse(self, judgement: Judgement, notification: Notification, began: int) -> None:
         known = self._with_process(judgement, notification)
-        # Known to the harness before the program can act on it; on record after the reply.
-        number = self._ledger.number()
-        self._ledger.deny(number, self._telling.denial(known, self._deciding.judge.suggest(known)))
-        try:
-            notification.deny(known.errno)
-        finally:
-            self._record(known, known.errno, "answered", began, number)
+        with self._ledger.entry() as entry:
+            # Known to the harness before the program can act on it; on record after the reply.
+            entry.deny(self._telling.denial(known, self._deciding.judge.suggest(known)))
+            try:
+                notification.deny(known.errno)
+            finally:
+                entry.record(known, known.errno, "answered", time.monotonic_ns() - began)
 
     def _note_denial(self, judgement: Judgement, began: int) -> None:
         """Record what is left out of a call that is done in part."""
-        number = self._ledger.number()
-        self._ledger.deny(number, self._telling.denial(judgement, self._deciding.judge.suggest(judgement)))
-        self._record(judgement, judgement.errno, "answered", began, number)
+        with self._ledger.entry() as entry:
+            entry.deny(self._telling.denial(judgement, self._deciding.judge.suggest(judgement)))
+            entry.record(judgement, judgement.errno, "answered", time.monotonic_ns() - began)
 
     def _give_up(self, notification: Notification) -> None:
         if not notification.valid():
@@ -193,9 +200,9 @@ class Answering:
             return
         failure = RefusedEvent(syscall=notification.syscall)
         judgement = Judgement(failure, allowed=False, where="built-in: the broker failed")
-        number = self._ledger.number()
-        self._ledger.deny(number, self._telling.denial(judgement, None))
-        self._record(judgement, errno.EACCES, "answered", time.monotonic_ns(), number)
+        with self._ledger.entry() as entry:
+            entry.deny(self._telling.denial(judgement, None))
+            entry.record(judgement, errno.EACCES, "answered", 0)
 
     def _with_process(self, judgement: Judgement, notification: Notification) -> Judgement:
         event: Event = judgement.event
@@ -203,11 +210,6 @@ class Answering:
             return judgement
         process = describe(notification, self._deciding.lineage)
         return attrs.evolve(judgement, event=attrs.evolve(event, process=process))
-
-    def _record(
-        self, judgement: Judgement, error: int | None, enforced: str, began: int, number: int
-    ) -> None:
-        self._ledger.record(number, judgement, error, enforced, time.monotonic_ns() - began)
 
 
 def _kill(notification: Notification) -> None:

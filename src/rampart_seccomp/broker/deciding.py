@@ -162,11 +162,10 @@ class Deciding:
     def end(self) -> bool:
         """Stop the engine and keep its last records; False if one of its threads hangs in the kernel."""
         engine = self.engine
+        stopped = engine is None or engine.stop()
+        self._ledger.detach()
         if engine is None:
             return True
-        stopped = engine.stop()
-        if stopped:
-            self._ledger.detach()
         with self._changing, self._caught_up:
             self.engine = None
             self._caught_up.notify_all()

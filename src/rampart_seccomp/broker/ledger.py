@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import itertools
 import threading
 from collections import deque
 from collections.abc import Iterable
+from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
 import attrs
@@ -18,12 +20,13 @@ from rampart_seccomp.broker.landing import started_program
 from rampart_seccomp.broker.lineage import Lineage
 from rampart_seccomp.broker.processes import acting
 from rampart_seccomp.broker.records import Record, read_records
+from rampart_seccomp.broker.sequence import Sequence
 from rampart_seccomp.events import ConnectEvent, Event, FileEvent, Operation, Process
 
 if TYPE_CHECKING:
     from rampart_seccomp.broker.telling import Telling
 
-__all__ = ["Ledger"]
+__all__ = ["Entry", "Ledger"]
 
 T = TypeVar("T")
 
@@ -35,6 +38,48 @@ _KEPT = 10_000
 
 _UNREAD_MAX = 8 << 20
 """Bytes of the engine's records that wait for somebody who asks for the events."""
+
+
+class Entry:
+    """One call in the ledger, which has one place in the order of decisions; a context manager.
+
+    Args:
+        ledger: The ledger.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._number: int | None = None
+
+    def settle(self) -> int:
+        """Take the place that it keeps, unless it has one: before the program gets its answer."""
+        if self._number is None:
+            self._number = self._ledger._begin()
+        return self._number
+
+    def deny(self, denial: Denial) -> None:
+        """Note a denial, for the harness."""
+        self._ledger._deny(self.settle(), denial)
+
+    def record(self, judgement: Judgement, error: int | None, enforced: str, held_ns: int) -> None:
+        """Note a decision, and put it on record.
+
+        Args:
+            judgement: What was decided.
+            error: What the program saw; None for success.
+            enforced: How: ``performed``, ``answered`` and the like.
+            held_ns: How long the call was held, in nanoseconds.
+        """
+        self._ledger._record(self.settle(), judgement, error, enforced, held_ns)
+
+    def __enter__(self) -> Entry:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._number is not None:
+            self._ledger._over(self._number)
 
 
 class Ledger:
@@ -57,6 +102,8 @@ class Ledger:
         self._denials: deque[tuple[int, Denial]] = deque(maxlen=_KEPT)
         self._events: deque[tuple[int, Decided]] = deque(maxlen=_KEPT)
         self._numbers = itertools.count()
+        self._sequence = Sequence(self.number)
+        self._horizon: int | None = None
         self._engine: Engine | None = None
         self._lineage: Lineage | None = None
         self._judges: dict[int, Judge] = {}
@@ -71,14 +118,15 @@ class Ledger:
             self._lineage = lineage
 
     def detach(self) -> None:
-        """Take what is left in the engine; it can be closed then."""
+        """Take what is left in the engine, which can be closed then, and write all that there is."""
         with self._lock:
-            if self._engine is None:
-                return
-            self.enter(self.take())
-            self._take_others()
-            self._numbers = itertools.count(self._engine.number())
-            self._engine = None
+            if self._engine is not None:
+                self.enter(self.take())
+                self._take_others()
+                self._numbers = itertools.count(self._engine.number())
+                self._engine = None
+                self._horizon = None
+        self._sequence.write(waiting=False)
 
     def forsake(self) -> None:
         """In a forked child: keep what is known, and ask the engine, which is not here, for nothing."""
@@ -109,36 +157,60 @@ class Ledger:
                     self._keep(record.number, self._judgement(record), record.errno)
             return _ordered(self._events)
 
-    def deny(self, number: int, denial: Denial) -> None:
-        """Note a denial, for the harness, at its place in the order of decisions."""
-        with self._lock:
-            self._denials.append((number, denial))
+    def entry(self) -> Entry:
+        """Return what notes the decisions about one call."""
+        return Entry(self)
 
     def number(self) -> int:
-        """Take the next number in the order of decisions: before the call is answered."""
+        """Take the next number in the order of decisions."""
         with self._lock:
             return next(self._numbers) if self._engine is None else self._engine.number()
 
-    def record(
+    def deny(self, denial: Denial) -> None:
+        """Note a denial, for the harness, of which there is another record."""
+        self._deny(self.number(), denial)
+
+    def write(self) -> None:
+        """Write what is to be on record and need not wait any longer."""
+        self._sequence.write(self._horizon)
+
+    def _begin(self) -> int:
+        with self._lock:
+            return self.number() if self._telling.audit is None else self._sequence.begin()
+
+    def _deny(self, number: int, denial: Denial) -> None:
+        with self._lock:
+            self._denials.append((number, denial))
+
+    def _record(
         self, number: int, judgement: Judgement, error: int | None, enforced: str, held_ns: int
     ) -> None:
-        """Note a decision, and put it on record.
-
-        Args:
-            number: Its place in the order of decisions.
-            judgement: What was decided.
-            error: What the program saw; None for success.
-            enforced: How: ``performed``, ``answered`` and the like.
-            held_ns: How long the call was held, in nanoseconds.
-        """
         with self._lock:
             self._keep(number, judgement, error)
-        self._telling.write(judgement, error, enforced, held_ns)
+        self._put(number, judgement, error, enforced, held_ns)
+
+    def _put(self, number: int, judgement: Judgement, error: int | None, enforced: str, held_ns: int) -> None:
+        if self._telling.wants(judgement):
+            telling = functools.partial(self._telling.write, judgement, error, enforced, held_ns)
+            self._sequence.put(number, telling)
+
+    def _over(self, number: int) -> None:
+        if not self._sequence.over(number):
+            return
+        with self._lock:
+            engine = self._engine
+            if engine is not None:
+                engine.wake()  # whose records may come before
+        if engine is None:
+            self.write()
 
     def take(self) -> list[bytes]:
         """Take from the engine what must be on record, for `enter`."""
         with self._lock:
-            return [] if self._engine is None else self._engine.take_records(kept=True)
+            if self._engine is None:
+                return []
+            self._horizon = self._engine.number()
+            return self._engine.take_records(kept=True)
 
     def enter(self, taken: Iterable[bytes]) -> None:
         """Put on record what was taken."""
@@ -147,6 +219,7 @@ class Ledger:
                 self._enter(record)
                 self.entered += 1
             unrecorded = 0 if self._engine is None else self._engine.take_unrecorded()
+        self.write()
         if unrecorded:
             self._telling.unrecorded(unrecorded)
 
@@ -157,7 +230,8 @@ class Ledger:
             self._denials.append((record.number, self._telling.denial(judgement, suggestion)))
         self._keep(record.number, judgement, record.errno)
         enforced = _ENFORCED.get(record.operation, "performed") if judgement.allowed else "answered"
-        self._telling.write(judgement, record.errno, enforced, record.held_ns)
+        self._put(record.number, judgement, record.errno, enforced, record.held_ns)
+        self._sequence.write(record.number + 1)
 
     def _judgement(self, record: Record) -> Judgement:
         process = self._process(record)

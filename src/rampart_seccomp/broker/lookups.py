@@ -140,12 +140,12 @@ class Lookups:
         self._enter(judgement, suggestion)
 
     def _enter(self, judgement: Judgement, suggestion: str | None) -> None:
-        number = self._ledger.number()
-        if judgement.allowed:
-            self._ledger.record(number, judgement, None, "answered", 0)
-            return
-        self._ledger.deny(number, self._telling.denial(judgement, suggestion))
-        self._ledger.record(number, judgement, judgement.errno, "answered", 0)
+        with self._ledger.entry() as entry:
+            if judgement.allowed:
+                entry.record(judgement, None, "answered", 0)
+                return
+            entry.deny(self._telling.denial(judgement, suggestion))
+            entry.record(judgement, judgement.errno, "answered", 0)
 
 
 def _event(name: str, query: str, who: Process | None) -> ConnectEvent:

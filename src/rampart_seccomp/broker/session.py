@@ -329,6 +329,7 @@ class Session:
             ready = poll.poll(NUDGE_SECONDS * 1000 if verifying or self._control.stopped else None)
             if not ready:
                 self._control.look_after(self.command_pid, needed=verifying)
+                self._ledger.write()
             for fd, happened in ready:
                 if fd == self._wake:
                     return
@@ -385,7 +386,7 @@ class Session:
             errno=errno.ETIMEDOUT if limit is protocol.Limit.WALL_TIME else errno.EAGAIN,
             where=f"limits.{key}",
         )
-        self._ledger.deny(self._ledger.number(), denial)
+        self._ledger.deny(denial)
         self._broker._telling.limit(denial)
         self._fail(LimitExceeded(denial.errno, f"{denial.object}: the tree was ended before it started"))
 

@@ -104,11 +104,15 @@ class Telling:
             self._tell(denial, self._explain)
         return denial
 
-    def write(self, judgement: Judgement, error: int | None, enforced: str, held_ns: int) -> None:
-        """Record a decision, if it is to be; arguments as for `Ledger.record`."""
+    def wants(self, judgement: Judgement) -> bool:
+        """Tell whether a decision is to be on record."""
         if self.audit is None:
-            return
-        if judgement.allowed and not (self.records_allowed or judgement.log or judgement.asked):
+            return False
+        return not judgement.allowed or self.records_allowed or judgement.log or judgement.asked
+
+    def write(self, judgement: Judgement, error: int | None, enforced: str, held_ns: int) -> None:
+        """Record a decision; arguments as for `ledger.Entry.record`."""
+        if self.audit is None:
             return
         from rampart_seccomp.audit import make_record
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import select
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
@@ -43,6 +43,7 @@ class Notification:
         number: Number of the system call.
         args: The six argument registers, unsigned.
         syscall: Name of the system call.
+        before_answer: Called before an answer is given, or a descriptor that other threads can use, too.
     """
 
     listener: int
@@ -52,6 +53,7 @@ class Notification:
     number: int
     args: tuple[int, ...]
     syscall: str
+    before_answer: Callable[[], object] = bool
     _target: int = -1
     _identity: Any = None
     _answered: bool = False
@@ -201,10 +203,12 @@ class Notification:
 
     def deny(self, error: int = errno.EACCES) -> None:
         """Answer with an error; the call does not take place."""
+        self.before_answer()
         self._answer(lib.rs_notif_reply(self.listener, self.id, 0, error))
 
     def reply(self, value: int = 0) -> None:
         """Answer with a result; the call itself does not take place in the kernel."""
+        self.before_answer()
         self._answer(lib.rs_notif_reply(self.listener, self.id, value, 0))
 
     def allow(self) -> None:
@@ -213,6 +217,7 @@ class Notification:
         The kernel reads the arguments' memory again, which another thread can have changed: never do this
         after a decision on anything but registers.
         """
+        self.before_answer()
         self._answer(lib.rs_notif_continue(self.listener, self.id))
 
     def reply_fd(self, fd: int, *, cloexec: bool) -> None:
@@ -225,6 +230,7 @@ class Notification:
             OSError: EMFILE if the target has no free descriptor; the call is then still unanswered.
         """
         try:
+            self.before_answer()
             number = lib.rs_notif_add_fd(self.listener, self.id, fd, int(cloexec), 0)
         finally:
             os.close(fd)
