@@ -88,6 +88,15 @@ class Compiled:
         checked(lib.rs_decide_address(self.tables, number, address, len(address), port, self._out), "decide")
         return self._verdict()
 
+    def alike(self, one: bytes, other: bytes) -> bool:
+        """Say whether the rules do not tell two names apart, nor what may be beneath them."""
+        alike = lib.rs_alike(self.tables, self.walker, one, len(one), other, len(other))
+        return bool(checked(alike, "compare", one))
+
+    def unwatched(self, path: bytes) -> bool:
+        """Say whether no rule has come further at a name than at its directory."""
+        return bool(checked(lib.rs_unwatched(self.tables, self.walker, path, len(path)), "compare", path))
+
     def plants(self, names: Iterable[bytes]) -> int:
         """Say whether some rule may be about one of these variables."""
         given = b"".join(name + b"=x\0" for name in names)

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["widens"]
 
+KNOWN_MAX = 64
+"""Renames from one state that are remembered."""
+
 EVERYTHING: Tail = (ANY,)
 ITSELF: Tail = ()
 
@@ -96,8 +99,24 @@ def widens(
 ) -> Decision | None:
     """Implement `Matcher.widens`, grants aside."""
     old, new = matcher.automaton.walk(old_name), matcher.automaton.walk(new_name)
-    if old is new:
+    if old.positions == new.positions:
         return None
+    # What patterns say beneath a name depends on its state alone.
+    known: dict[object, tuple[Decision | None]] = old.memo.setdefault(widens, {})  # type: ignore[assignment]
+    key = (new.positions, directory, program)
+    found = known.get(key)
+    if found is None:
+        found = (_widens(matcher, old_name, new_name, directory, program),)
+        if len(known) >= KNOWN_MAX:
+            known.clear()
+        known[key] = found
+    return found[0]
+
+
+def _widens(
+    matcher: Matcher, old_name: bytes, new_name: bytes, directory: bool, program: bool
+) -> Decision | None:
+    old, new = matcher.automaton.walk(old_name), matcher.automaton.walk(new_name)
     # Neither a port nor, for what is no program, an exec has anything to do with the name.
     aside = {Operation.LISTEN} if program else {Operation.LISTEN, Operation.EXEC}
     for operation in Operation:

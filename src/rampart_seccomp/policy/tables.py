@@ -14,7 +14,8 @@ nodes      the patterns as one tree: a loop (behind ``**``) or not, the loop tha
 edges      node, literal or wildcard, node; the wildcards count on where the literals end
 layers     of a stack, with their defaults; the entries of the first layer come first
 entries    rules in the order in which they speak, then grants, then what is a question anyhow:
-           DNS, and files of which the broker gives a version of its own
+           DNS, and files of which the broker gives a version of its own; then one for no operation,
+           with the patterns of all that is not judged here
 conditions of the entries: each one's own, then its exceptions
 tests      networks and ports, one of which must hold
 ========== ==========================================================================================
@@ -139,10 +140,12 @@ class _Tables:
             self._write_entry(_BIT[Operation.READ], _QUESTION)
             self.tree.add(tuple(name for name in path.split(b"/") if name), self._next_condition)
             self._write_condition(_BY_PATH, [])
+        # Who acts, and sockets, are not judged here; names are told apart by them all the same (rs_alike).
+        aside = self._next_condition
+        self._write_entry(0, 0)
+        self._write_condition(_BY_PATH | _BY_OTHER, [])
         for tail, slot in layer.automaton.patterns():
-            condition = self.slots.get(slot.bit_length())
-            if condition is not None:
-                self.tree.add(tail, condition)
+            self.tree.add(tail, self.slots.get(slot.bit_length(), aside))
         self.layers.append((len(self.entries) - before) // _ENTRY_FIELDS)
         self.layers += [VERDICTS.index(layer.default(operation).verdict) for operation in _OPERATIONS]
 
@@ -194,7 +197,10 @@ class _Tables:
             self._write_condition(_BY_OTHER, [])
         elif grant.operation is Operation.CONNECT:
             assert grant.host is not None
-            if not grant.host.startswith("unix:"):
+            if grant.host.startswith("unix:"):
+                self._write_entry(0, _GRANT)
+                self._write_condition(_BY_OTHER, [])
+            else:
                 self._write_entry(_BIT[grant.operation], _GRANT)
                 self._write_condition(_BY_ADDRESS, [self._host(parse_host(grant.host))])
         elif grant.operation is Operation.LISTEN:
