@@ -324,6 +324,17 @@ static enum rs_outcome answer(struct rs_held *held)
     return answer_metadata(held, nr, args);
 }
 
+struct rs_reign *held_enter(struct rs_engine *engine)
+{
+    return enter_reign(engine);
+}
+
+void held_quit(struct rs_held *held)
+{
+    leave_reign(held->engine, held->reign);
+    held->reign = NULL;
+}
+
 int held_is_current(const struct rs_held *held)
 {
     (void)pthread_mutex_lock(&held->engine->lock);

@@ -230,7 +230,9 @@ int held_is_straight(const struct rs_held *held, const struct rs_straight *strai
 
 /* engine.c: to be asked before anything that may wait for others; -EAGAIN if nobody would be left to receive. */
 int held_may_block(struct rs_held *held);
-/* engine.c: whether what decided is still in force. */
+/* engine.c: what decides now, until held_quit; whether what decided is still in force. */
+struct rs_reign *held_enter(struct rs_engine *engine);
+void held_quit(struct rs_held *held);
 int held_is_current(const struct rs_held *held);
 /* engine.c: the end of a call: what it has taken is given back, and a question is asked. */
 void held_leave(struct rs_held *held, enum rs_outcome outcome);

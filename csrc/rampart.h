@@ -36,6 +36,8 @@ struct rs_notification {
     uint32_t arch;
     uint64_t instruction_pointer;
     uint64_t args[6];
+    int32_t error;    /* of a connection, or 0 */
+    uint32_t arrived; /* something has come of it: rs_engine_depart */
 };
 
 /* Who the target is, as /proc/<tid>/status tells (proc(5)). */

@@ -126,7 +126,7 @@ static void remove_journey(struct rs_underway *underway, struct journey *journey
     }
 }
 
-/* The last of a journey: its call has been answered, or is answered by Python from the beginning. */
+/* The last of a journey: its call has been answered, or is answered by Python. */
 static void end_journey(struct rs_underway *underway, struct journey *journey, enum rs_outcome outcome)
 {
     held_leave(&journey->held, outcome);
@@ -148,21 +148,64 @@ static void take_effects(const struct journey *journey, struct rs_effects *effec
 static void give_up(struct rs_underway *underway, struct journey *journey)
 {
     remove_journey(underway, journey);
-    end_journey(underway, journey, RS_ANSWERED);
+    journey->held.n.arrived = 1; /* for Python, which remembers it */
+    journey->held.n.error = ESRCH;
+    end_journey(underway, journey, journey->asked ? RS_QUESTION : RS_ANSWERED);
 }
 
 /*
- * The end of a connection: what connect(2) gives. One that has failed, or that another thread of the target has taken back,
- * is not begun anew: its error is told, and the socket left as connect(2) leaves it then.
+ * Answer with a result, for whose record there is room. Python only has what it decided to put on record: it reads nothing
+ * a second time, since that could be something else by now.
  */
-static int finish(struct rs_underway *underway, const struct rs_identity *as, const struct journey *journey)
+static void conclude(struct rs_underway *underway, struct journey *journey, int result)
+{
+    struct rs_held *held = &journey->held;
+    struct rs_effects effects;
+    remove_journey(underway, journey);
+    if (journey->asked) {
+        held->n.arrived = 1;
+        held->n.error = result < 0 ? -result : 0;
+        end_journey(underway, journey, RS_QUESTION);
+        return;
+    }
+    take_effects(journey, &effects);
+    held_record(held, &effects, result < 0 ? -result : 0);
+    (void)(result < 0 ? held_fail(held, -result) : held_reply(held, result));
+    end_journey(underway, journey, RS_ANSWERED);
+}
+
+/* Make sure that the end can be on record. -EAGAIN: later; otherwise nobody can know who calls. */
+static int keep_room(struct journey *journey)
+{
+    struct rs_effects effects;
+    if (journey->asked)
+        return 0;
+    take_effects(journey, &effects);
+    int rc = held_keep(&journey->held, &effects);
+    return rc == -ENOSPC ? -EAGAIN : rc;
+}
+
+/*
+ * The end of a connection: what connect(2) gives; -EINTR: there is none yet. None is begun anew. One that has failed, or
+ * that another thread of the target has taken back, only has its error told, and the socket left as connect(2) leaves it.
+ */
+static int finish(struct rs_underway *underway, struct journey *journey)
 {
     const struct sockaddr nobody = {.sa_family = AF_UNSPEC};
+    const struct rs_identity *as = held_rights(&journey->held);
     unsigned char state = TCP_CLOSE; /* the first of struct tcp_info */
     socklen_t size = sizeof state;
     int error = 0;
-    if (getsockopt(journey->fd, IPPROTO_TCP, TCP_INFO, &state, &size) < 0 || state != TCP_CLOSE)
+    if (getsockopt(journey->fd, IPPROTO_TCP, TCP_INFO, &state, &size) < 0)
+        return -errno;
+    if (state == TCP_SYN_SENT || state == TCP_SYN_RECV)
+        return -EINTR;
+    if (state != TCP_CLOSE) {
+        /* Should it be taken back just now this connects anew, which what decided may not stand for any more. */
+        if (!as || !held_is_current(&journey->held))
+            return 0;
         return connect_briefly(&underway->worker, as, journey->fd, journey->address, journey->size);
+    }
     size = sizeof error;
     if (getsockopt(journey->fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0)
         error = errno;
@@ -170,43 +213,43 @@ static int finish(struct rs_underway *underway, const struct rs_identity *as, co
     return error ? -error : -ECONNABORTED;
 }
 
+/* Have it looked at again. */
+static int await(const struct rs_underway *underway, struct journey *journey)
+{
+    struct epoll_event again = {.events = EPOLLOUT | EPOLLONESHOT, .data.ptr = journey};
+    return rs_result(epoll_ctl(underway->events, EPOLL_CTL_MOD, journey->fd, &again));
+}
+
 /* Something has come of a connection: answer with what, unless that was nothing. */
 static void arrive(struct rs_underway *underway, struct journey *journey)
 {
+    const struct timespec moment = {.tv_nsec = 1000000};
     struct rs_held *held = &journey->held;
-    struct rs_effects effects;
     if (held_valid(held) < 0) {
         give_up(underway, journey);
         return;
     }
-    if (journey->asked || !held_is_current(held)) {
-        remove_journey(underway, journey);
-        end_journey(underway, journey, RS_QUESTION);
-        return;
-    }
-    take_effects(journey, &effects);
     held->task = NULL; /* another call may have used its place meanwhile */
-    const struct rs_identity *as = held_rights(held);
-    /* Before the last step: without room for the record Python takes the call from here, and the socket as it is. */
-    if (!as || held_keep(held, &effects) < 0) {
-        remove_journey(underway, journey);
-        end_journey(underway, journey, RS_QUESTION);
+    int rc = keep_room(journey);
+    if (rc == -EAGAIN) {
+        (void)nanosleep(&moment, NULL); /* for whoever takes the records: nobody else may answer this */
+        rc = -EINTR;
+    } else if (rc == 0) {
+        rc = finish(underway, journey);
+    } else {
+        atomic_fetch_add(&held->engine->unrecorded, 1);
+        (void)held_fail(held, EACCES);
+        give_up(underway, journey);
         return;
     }
-    int rc = finish(underway, as, journey);
-    if (rc == -EINTR) {
-        struct epoll_event again = {.events = EPOLLOUT | EPOLLONESHOT, .data.ptr = journey};
-        if (epoll_ctl(underway->events, EPOLL_CTL_MOD, journey->fd, &again) == 0)
-            return;
-    }
-    remove_journey(underway, journey);
-    if (rc == -EINTR || rc == -ESTALE) {
-        end_journey(underway, journey, RS_QUESTION);
+    if (rc == -EINTR && await(underway, journey) == 0) {
+        if (held->reserved) {
+            rs_journal_drop(held->engine->records, held->reserved);
+            held->reserved = 0;
+        }
         return;
     }
-    held_record(held, &effects, rc < 0 ? -rc : 0);
-    (void)(rc < 0 ? held_fail(held, -rc) : held_reply(held, rc));
-    end_journey(underway, journey, RS_ANSWERED);
+    conclude(underway, journey, rc == -EINTR || rc == -ESTALE ? -ENFILE : rc);
 }
 
 static void add_journey(struct rs_underway *underway, struct journey *journey, int fd)
@@ -220,8 +263,13 @@ static void add_journey(struct rs_underway *underway, struct journey *journey, i
     struct epoll_event arrival = {.events = EPOLLOUT | EPOLLONESHOT, .data.ptr = journey};
     if (fd >= 0 && epoll_ctl(underway->events, EPOLL_CTL_ADD, fd, &arrival) == 0)
         return;
-    remove_journey(underway, journey);
-    end_journey(underway, journey, RS_QUESTION);
+    if (keep_room(journey) == 0) {
+        conclude(underway, journey, -ENFILE);
+        return;
+    }
+    atomic_fetch_add(&journey->held.engine->unrecorded, 1);
+    (void)held_fail(&journey->held, EACCES);
+    give_up(underway, journey);
 }
 
 /* Take what has been handed over. 0 at the end of all. */
@@ -448,14 +496,24 @@ static int depart(struct rs_engine *engine, struct journey *journey, int fd)
     return rc;
 }
 
-int rs_engine_depart(struct rs_engine *engine, const struct rs_notification *n, int fd)
+int rs_engine_depart(struct rs_engine *engine, const struct rs_notification *n, int fd, const char *address,
+                     size_t size)
 {
+    if (size > sizeof ((struct journey *)NULL)->address)
+        return -EINVAL;
     struct journey *journey = calloc(1, sizeof *journey);
     if (!journey)
         return -ENOMEM;
     journey->asked = 1;
+    journey->size = size;
+    memcpy(journey->address, address, size);
     journey->held = (struct rs_held){.engine = engine, .n = *n, .began = held_clock()};
-    return depart(engine, journey, fd);
+    journey->held.reign = held_enter(engine);
+    struct rs_held held = journey->held;
+    int rc = depart(engine, journey, fd);
+    if (rc < 0)
+        held_quit(&held);
+    return rc;
 }
 
 int held_depart(struct rs_held *held, const struct rs_effects *effects, int *fd, const char *address, size_t size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import resource
 import socket
@@ -144,7 +145,7 @@ def test_many_wait_by_name(full: socket.socket, limited: Any, project: Any) -> N
 
 
 def test_who_was_asked_is_not_asked_again(full: socket.socket, project: Any) -> None:
-    """What code has allowed waits where it is: nothing is decided a second time."""
+    """What code has allowed was decided: nothing is decided a second time."""
     number = full.getsockname()[1]
     asked = []
 
@@ -164,17 +165,69 @@ def test_who_was_asked_is_not_asked_again(full: socket.socket, project: Any) -> 
 
 
 def test_policy_changes_meanwhile(full: socket.socket, project: Any) -> None:
-    """What came of a connection is no way around a policy that was tightened since."""
+    """A call keeps the policy that it met; one that comes later meets the new one."""
     number = full.getsockname()[1]
     with (
         rampart.Broker(OPEN, engine="native", audit=project.audit) as broker,
-        running(broker, CONNECTING, number, 3) as process,
+        running(broker, CONNECTING, number, 1) as process,
     ):
-        assert wait_until(lambda: waiting(number) == 3)
+        assert wait_until(lambda: waiting(number) == 1)
         broker.update(OPEN.with_rules(rampart.deny("connect", hosts=["127.0.0.1"], name="secret")))
-        full.close()
-        assert tell(process, "end") == str({"ECONNREFUSED": 3})
-    assert len(project.denials("secret")) == 3
+        full.accept()[0].close()
+        assert tell(process, "end") == str({"ok": 1})
+    (record,) = [record for record in project.records() if record["operation"] == "connect"]
+    assert (record["verdict"], record["rule"]) == ("allow", "everything")
+
+
+CHANGING = """
+import ctypes, os, socket, struct, sys, threading
+number, other = map(int, sys.argv[1:])
+address = struct.pack("=H", 2) + struct.pack("!H", number) + bytes([127, 0, 0, 1]) + bytes(8)
+address = ctypes.create_string_buffer(address)
+libc = ctypes.CDLL(None, use_errno=True)
+stream, spare = socket.socket(), socket.socket()
+results = []
+fd = stream.fileno()
+def connect():
+    results.append((libc.connect(fd, address, 16), ctypes.get_errno()))
+thread = threading.Thread(target=connect)
+thread.start()
+sys.stdin.readline()
+ctypes.memmove(ctypes.addressof(address) + 2, struct.pack("!H", other), 2)
+os.dup2(spare.fileno(), fd)
+print("changed", flush=True)
+thread.join()
+print(*results[0], flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_arguments_change_meanwhile(host: str, full: socket.socket, project: Any) -> None:
+    """While a connection is on its way, address and descriptor are exchanged: nothing is read a second time.
+
+    An address is decided by the engine, a name by Python; both ports are allowed.
+    """
+    number = full.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        other.setblocking(False)
+        ports = number, other.getsockname()[1]
+        files = rampart.allow(["read", "write", "exec", "listen"], name="files")
+        sites = rampart.allow("connect", hosts=[f"{host}:{port}" for port in ports], name="sites")
+        with (
+            rampart.Broker(
+                rampart.Policy(rules=[files, sites], audit="all"), engine="native", audit=project.audit
+            ) as broker,
+            running(broker, CHANGING, *ports) as process,
+        ):
+            assert wait_until(lambda: waiting(number) == 1)
+            assert tell(process, "change") == "changed"
+            full.close()
+            assert process.stdout.readline() == f"-1 {errno.ECONNREFUSED}\n"
+        with pytest.raises(BlockingIOError):
+            other.accept()
+    (record,) = [record for record in project.records() if record["operation"] == "connect"]
+    assert (record["port"], record["errno"]) == (number, "ECONNREFUSED")
 
 
 LIMIT = """

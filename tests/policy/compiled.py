@@ -11,6 +11,7 @@ import attrs
 from rampart_seccomp.calls.shim import checked, ffi, lib
 from rampart_seccomp.events import ConnectEvent, Event, ExecEvent, FileEvent, ListenEvent, Operation
 from rampart_seccomp.policy import AnyMatcher, Decision
+from rampart_seccomp.policy.hosts import Network
 from rampart_seccomp.policy.tables import compile_tables
 
 OPERATIONS = tuple(Operation)
@@ -62,8 +63,10 @@ def walker(memory: int = 1 << 20) -> Any:
 class Compiled:
     """A bound policy as tables, with a walker."""
 
-    def __init__(self, matcher: AnyMatcher, memory: int = 1 << 20) -> None:
-        self.tables = load(compile_tables(matcher))
+    def __init__(
+        self, matcher: AnyMatcher, memory: int = 1 << 20, questions: tuple[Network, ...] = ()
+    ) -> None:
+        self.tables = load(compile_tables(matcher, questions))
         self.walker = walker(memory)
         self._out = ffi.new("struct rs_verdict *")
 

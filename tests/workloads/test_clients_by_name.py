@@ -261,7 +261,8 @@ CLIENTS = [
         for client in CLIENTS
     ],
 )
-def test_clients(client: Client, by_name: Any, project: Any) -> None:
+@pytest.mark.parametrize("names", ["resolved", pytest.param("synthetic", marks=pytest.mark.long)])
+def test_clients(client: Client, names: str, by_name: Any, project: Any) -> None:
     """A client works by the name that the policy has, and fails with an error of the network by any other."""
     missing = [tool for tool in client.tools if shutil.which(tool) is None]
     missing += [module for module in client.modules if importlib.util.find_spec(module) is None]
@@ -277,13 +278,13 @@ def test_clients(client: Client, by_name: Any, project: Any) -> None:
             port = serving.enter_context(client.serve(SITE, by_name.requests, directory))
         if client.prepare is not None:
             client.prepare(directory, port)
-        reach(client, by_name, project, port, directory)
+        policy = attrs.evolve(by_name.policy(f"site.example:{port}"), names=names)
+        reach(client, by_name, project, policy, port, directory)
 
 
-def reach(client: Client, by_name: Any, project: Any, port: int, directory: Path) -> None:
+def reach(client: Client, by_name: Any, project: Any, policy: Any, port: int, directory: Path) -> None:
     """Run the client by a name that the policy has and by another one of the same address, and compare."""
     by_name.server.zone |= {"site.example": [("A", SITE)], "evil.example": [("A", SITE)]}
-    policy = by_name.policy(f"site.example:{port}")
     results = {}
     for name in ("evil.example", "site.example"):
         work = project.root / name

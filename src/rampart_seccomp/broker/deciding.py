@@ -75,7 +75,6 @@ class Deciding:
         self._asked_for = self._collected = 0
         self._answered = 0
         self.dns = TreeDns(lambda: self.judge, ledger, telling, pool, upstream)
-        self._setting.depart = self._depart
         self._serve_names()
 
     @property
@@ -192,10 +191,10 @@ class Deciding:
         self._changing = threading.Lock()
         self._caught_up = threading.Condition()
 
-    def _depart(self, notification: Notification, copy: int) -> bool:
+    def depart(self, notification: Notification, copy: int, address: bytes) -> bool:
         """Have the engine wait for a connection; False without one."""
         with self._changing:
-            return self.engine is not None and self.engine.depart(notification, copy)
+            return self.engine is not None and self.engine.depart(notification, copy, address)
 
     # What the engine has decided, on its way to the ledger
 
@@ -225,6 +224,7 @@ class Deciding:
 
     def _serve_names(self) -> None:
         self._setting.dns = self.dns if self.judge.names.shared.reach.judges_names else None
+        self._setting.synthetic = self.judge.names
 
     def _put_in_force(self) -> None:
         if self.engine is None or self._tables is None:

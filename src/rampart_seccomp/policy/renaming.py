@@ -123,7 +123,7 @@ def _widens(
         lost = None if operation in aside else _lost(matcher, operation, old, new, directory)
         if lost is not None and _keeps(matcher, operation, old_name, new_name, directory):
             lost = None
-        if lost is None and operation is Operation.READ and matcher.redirects:
+        if lost is None and operation is Operation.READ and matcher.redirects[Operation.READ]:
             lost = _revealed(matcher, old, new, directory)
         if lost is None and program and operation in matcher.process_operations:
             lost = _renamed_program(matcher, operation, old, new, directory)
@@ -134,7 +134,7 @@ def _widens(
 
 def _speaking(matcher: Matcher, operation: Operation) -> tuple[Entry, ...]:
     """Give all that a rule says about an operation: whether it is allowed, and what is shown then."""
-    return matcher.entries[operation] + (matcher.redirects if operation is Operation.READ else ())
+    return matcher.entries[operation] + matcher.redirects.get(operation, ())
 
 
 def _revealed(matcher: Matcher, old: State, new: State, directory: bool) -> Decision | None:
@@ -146,11 +146,11 @@ def _revealed(matcher: Matcher, old: State, new: State, directory: bool) -> Deci
     if min([default, *(region.entry.level for region in after)]) == denied and not matcher.policy.grants:
         return None
     kept = [region for region in after if region.entry.level == denied]
-    for entry in matcher.redirects:
+    for entry in matcher.redirects[Operation.READ]:
         for region in _regions(entry, Operation.READ, old, directory):
             alike = [
                 other
-                for each in matcher.redirects
+                for each in matcher.redirects[Operation.READ]
                 if _shows_no_more(each, entry)
                 for other in _regions(each, Operation.READ, new, directory)
             ]
