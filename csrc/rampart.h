@@ -141,6 +141,8 @@ int64_t rs_listxattr(const struct rs_identity *as, int pin, char *list, size_t s
 /* sockets.c */
 int rs_connect(const struct rs_identity *as, int fd, const char *address, size_t size);
 /* For a moment: -EINTR if it goes on without us, and may be waited for by the same again; -ESTALE: not to be had. */
+int rs_has_time_limit(int fd);
+int rs_connect_until(timer_t timer, const struct rs_identity *as, int fd, const char *address, size_t size);
 int rs_connect_briefly(const struct rs_identity *as, int fd, const char *address, size_t size);
 int rs_bind(const struct rs_identity *as, int directory, int fd, const char *address, size_t size);
 int rs_listen(const struct rs_identity *as, int fd, int backlog);

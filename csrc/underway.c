@@ -15,7 +15,6 @@
 #include <sys/resource.h>
 #include <time.h>
 
-#define MOMENT 100000    /* nanoseconds that a connect may take before it is on its way */
 #define FEW 8            /* threads of the engine that wait for others, of any kind */
 #define LOOK_EVERY 50    /* milliseconds between two looks at those whose target may have died */
 #define LOOKS 64         /* at so many of them: the kernel looks for each among all held calls */
@@ -50,59 +49,28 @@ struct rs_underway {
     struct rs_worker worker;
 };
 
-/* One that has a limit of its own says at its end whether it was the first (EINPROGRESS): it is not to be interrupted. */
-static int has_limit(int fd)
-{
-    struct timeval limit;
-    socklen_t size = sizeof limit;
-    return getsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, &size) < 0 || limit.tv_sec || limit.tv_usec;
-}
-
-/*
- * Connect, for a moment. -EINTR: the connection is on its way, and the same again will wait for it. -ESTALE: nothing was
- * done, since nobody would end the wait.
- */
-static int connect_for_a_moment(timer_t timer, const struct rs_identity *as, int fd, const char *address, size_t size)
-{
-    if (rs_interrupt_every(timer, MOMENT) < 0)
-        return -ESTALE;
-    int rc = rs_connect(as, fd, address, size);
-    (void)rs_interrupt_every(timer, 0);
-    return rc;
-}
-
+/* As rs_connect_briefly, with the timer of the thread. */
 static int connect_briefly(struct rs_worker *worker, const struct rs_identity *as, int fd, const char *address,
                            size_t size)
 {
     if (worker->timer_there == 0)
         worker->timer_there = rs_interrupt_timer(&worker->timer) == 0 ? 1 : -1;
-    return worker->timer_there < 0 ? -ESTALE : connect_for_a_moment(worker->timer, as, fd, address, size);
+    return worker->timer_there < 0 ? -ESTALE : rs_connect_until(worker->timer, as, fd, address, size);
 }
 
 /*
- * The same, in a thread of the engine. As long as few wait the watch ends the wait, after some milliseconds: the timer
- * costs about as much as a third of the connection.
+ * The first connect of a call, in a thread of the engine. As long as few wait the watch ends the wait, after some
+ * milliseconds: the timer costs about as much as a third of the connection.
  */
 int held_connect_first(struct rs_held *held, const struct rs_identity *as, int fd, const char *address, size_t size)
 {
-    if (has_limit(fd))
+    if (rs_has_time_limit(fd))
         return -ESTALE;
     if (atomic_load(&held->engine->blocking) >= FEW || held_may_block(held) < 0)
         return connect_briefly(held->worker, as, fd, address, size);
     atomic_store(&held->worker->connects, 1);
     int rc = rs_connect(as, fd, address, size);
     atomic_store(&held->worker->connects, 0);
-    return rc;
-}
-
-/* The same in any thread of ours: rampart.h. */
-int rs_connect_briefly(const struct rs_identity *as, int fd, const char *address, size_t size)
-{
-    timer_t timer;
-    if (has_limit(fd) || rs_interrupt_timer(&timer) < 0)
-        return -ESTALE;
-    int rc = connect_for_a_moment(timer, as, fd, address, size);
-    (void)timer_delete(timer);
     return rc;
 }
 

@@ -170,7 +170,7 @@ class Answering:
         return False
 
     def _conclude(self, notification: Notification, error: int) -> None:
-        """Answer with what came of a connection, which was decided when it went on its way: nothing is read again."""
+        """Answer with what came of a connection, as it was decided: nothing is read a second time."""
         judgements, began = self._departed.pop(notification.id)
         with self._ledger.entry() as entry:
             notification.before_answer = entry.settle
