@@ -241,7 +241,7 @@ class Call:
         renamings: Names that objects would get.
         linkings: Symbolic links that there would be.
         refusal: A built-in denial, if one applies.
-        depart: Has somebody else wait for a connection and answer, given a copy of its socket and the address;
+        depart: Has somebody else wait for a connection and answer, given a copy of the socket and an address;
             False if nobody does. None: there is nobody.
         guards: Asked while the names are held still, just before names change; one that raises `Withheld`
             prevents it.
