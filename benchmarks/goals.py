@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 
 import attrs
 
-from benchmarks import busy, calls, limit, parallel, soak, startup, workloads
+from benchmarks import busy, calls, limit, network, parallel, soak, startup, workloads
 from benchmarks.figures import Figure, find
-from benchmarks.ways import AGENT, PEERS
+from benchmarks.ways import AGENT, BY_NAME, PEERS
 
 __all__ = ["Goal", "judge"]
 
@@ -64,6 +64,8 @@ def judge(figures: Sequence[Figure]) -> list[Goal]:
         ({"busy"}, _busy),
         ({"parallel"}, _parallel),
         ({"beside waiting"}, _beside_waiting),
+        ({"network"}, _network),
+        ({"beside connects"}, _beside_connects),
         ({"calls", "workloads"}, _peers),
         ({"workloads"}, _workloads),
         ({"start-up"}, _startup),
@@ -142,6 +144,26 @@ def _beside_waiting(figures: Sequence[Figure]) -> Iterable[Goal]:
             1.5,
             detail=_us(beside, alone, p99=True),
         )
+
+
+def _network(figures: Sequence[Figure]) -> Iterable[Goal]:
+    for name in network.ESTABLISHED:
+        ours, bare = (find(figures, "network", name, way) for way in (OURS, "bare"))
+        yield Goal(f"{name}, beside bare", _ratio(ours), 1.1, detail=_us(ours, bare))
+    bare = find(figures, "network", network.CONNECT, "bare")
+    for way, text in ((OURS, "connect by a rule about addresses"), (BY_NAME.name, "connect by name")):
+        ours = find(figures, "network", network.CONNECT, way)
+        yield Goal(f"{text}, beside bare", _ratio(ours), 3.0, detail=_us(ours, bare))
+
+
+def _beside_connects(figures: Sequence[Figure]) -> Iterable[Goal]:
+    alone, many = (find(figures, "beside connects", "open performed", way) for way in network.HINDRANCES)
+    yield Goal(
+        "open performed beside 1,000 waiting connects, p99",
+        _ratio(many, p99=True),
+        2.0,
+        detail=_us(many, alone, p99=True),
+    )
 
 
 def _peers(figures: Sequence[Figure]) -> Iterable[Goal]:

@@ -324,6 +324,40 @@ static enum rs_outcome answer(struct rs_held *held)
     return answer_metadata(held, nr, args);
 }
 
+struct rs_reign *held_enter(struct rs_engine *engine)
+{
+    return enter_reign(engine);
+}
+
+void held_quit(struct rs_held *held)
+{
+    leave_reign(held->engine, held->reign);
+    held->reign = NULL;
+}
+
+int held_is_current(const struct rs_held *held)
+{
+    (void)pthread_mutex_lock(&held->engine->lock);
+    const int current = !held->reign->ended;
+    (void)pthread_mutex_unlock(&held->engine->lock);
+    return current;
+}
+
+void held_leave(struct rs_held *held, enum rs_outcome outcome)
+{
+    struct rs_engine *engine = held->engine;
+    if (held->reign)
+        leave_reign(engine, held->reign);
+    if (held->blocks)
+        atomic_fetch_sub(&engine->blocking, 1);
+    if (held->reserved)
+        rs_journal_drop(engine->records, held->reserved);
+    if (outcome == RS_ANSWERED)
+        atomic_fetch_add(&engine->answered, 1);
+    else if (outcome == RS_QUESTION && ask(engine, &held->n) < 0)
+        (void)rs_notif_reply(engine->listener, held->n.id, 0, EACCES);
+}
+
 static void take(struct rs_worker *worker, const struct rs_notification *n)
 {
     struct rs_engine *engine = worker->engine;
@@ -332,16 +366,8 @@ static void take(struct rs_worker *worker, const struct rs_notification *n)
     atomic_store(&worker->since, held.began);
     held.reign = enter_reign(engine);
     enum rs_outcome outcome = answer(&held);
-    leave_reign(engine, held.reign);
-    if (held.blocks)
-        atomic_fetch_sub(&engine->blocking, 1);
-    if (held.reserved)
-        rs_journal_drop(engine->records, held.reserved);
     atomic_store(&worker->since, 0);
-    if (outcome == RS_ANSWERED)
-        atomic_fetch_add(&engine->answered, 1);
-    else if (ask(engine, n) < 0)
-        (void)rs_notif_reply(engine->listener, n->id, 0, EACCES);
+    held_leave(&held, outcome);
 }
 
 /* Threads */
@@ -391,6 +417,8 @@ static void *work(void *argument)
     (void)sem_post(&engine->lead); /* whoever waits for the lead ends, too */
     for (int i = 0; i < TASKS; i++)
         held_forget(&worker->tasks[i]);
+    if (worker->timer_there > 0)
+        (void)timer_delete(worker->timer);
     atomic_store(&worker->tid, -1);
     return NULL;
 }
@@ -458,8 +486,11 @@ static void look(struct rs_engine *engine, uint64_t *done_before)
         if (since && now - since > PATIENCE && tid > 0 &&
             rs_notif_valid(engine->listener, atomic_load(&worker->id)) < 0)
             (void)rs_interrupt(tid);
-        if (since && now - since > STUCK)
+        if (since && now - since > STUCK) {
             hand_on(worker);
+            if (atomic_load(&worker->connects) && tid > 0)
+                (void)rs_interrupt(tid);
+        }
     }
     if (!moving && atomic_load(&engine->idle) == 0 && done == *done_before)
         (void)add_worker(engine); /* none to be had: those that are there come to it in time */
@@ -536,6 +567,7 @@ void rs_engine_free(struct rs_engine *engine)
         for (int task = 0; task < TASKS; task++)
             free(worker->tasks[task].who);
     }
+    underway_free(engine->underway);
     if (engine->reign)
         end_reign(engine->reign);
     rs_journal_free(engine->records);
@@ -549,6 +581,7 @@ void rs_engine_free(struct rs_engine *engine)
     (void)sem_destroy(&engine->lead);
     (void)pthread_cond_destroy(&engine->watched);
     (void)pthread_mutex_destroy(&engine->watching);
+    (void)pthread_mutex_destroy(&engine->departing);
     (void)pthread_mutex_destroy(&engine->lock);
     rs_pages_free(engine, sizeof *engine);
 }
@@ -566,6 +599,7 @@ void rs_engine_forsake(struct rs_engine *engine)
     rs_close_fd(&engine->root);
     rs_close_fd(&engine->wake);
     flights_close(engine->flights);
+    underway_forsake(engine->underway);
 }
 
 static int init_locks(struct rs_engine *engine)
@@ -574,6 +608,8 @@ static int init_locks(struct rs_engine *engine)
     int rc = pthread_mutex_init(&engine->lock, NULL);
     if (rc == 0)
         rc = pthread_mutex_init(&engine->watching, NULL);
+    if (rc == 0)
+        rc = pthread_mutex_init(&engine->departing, NULL);
     if (rc == 0)
         rc = pthread_condattr_init(&monotonic);
     if (rc == 0) {
@@ -680,6 +716,7 @@ int rs_engine_stop(struct rs_engine *engine)
     }
     for (unsigned i = 0; i < engine->workers_count; i++)
         (void)pthread_join(engine->workers[i].thread, NULL);
+    underway_stop(engine);
     return 0;
 }
 

@@ -101,6 +101,14 @@ uint64_t rs_engine_number(struct rs_engine *engine);
 void rs_engine_counts(const struct rs_engine *engine, uint64_t *answered, uint64_t *asked);
 
 /*
+ * Wait for a connection to `address` that is on its way, on this copy of a socket, instead of whoever is to answer the
+ * call. When something has come of it, or nobody waits for the answer any more, it is the next question: `arrived` is set,
+ * and `error` says what. Negative: nobody waits.
+ */
+int rs_engine_depart(struct rs_engine *engine, const struct rs_notification *n, int fd, const char *address,
+                     size_t size);
+
+/*
  * Stop the threads; records and questions can still be taken. -EBUSY if one of them hangs in the kernel after some
  * seconds: then neither the engine may be freed nor the listener closed.
  */
