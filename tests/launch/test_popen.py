@@ -231,7 +231,8 @@ def test_an_interrupted_wait_gives_the_command_a_moment(timeout: float | None) -
     """As with subprocess, whose first Ctrl-C leaves a command that got it, too, time to end by itself."""
     script = "trap 'exit 7' INT; echo; while :; do sleep 0.01; done"
     with Popen(["sh", "-c", script], broker=FakeBroker(), stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None and process.stdout.read(1) == b"\n"
+        assert process.stdout is not None
+        assert process.stdout.read(1) == b"\n"
         process._sigint_wait_secs = 60  # a quarter of a second, which a busy machine needs itself
         interrupt = threading.Timer(
             0.2, lambda: (process.send_signal(signal.SIGINT), os.kill(os.getpid(), signal.SIGINT))

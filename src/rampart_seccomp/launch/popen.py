@@ -203,7 +203,7 @@ class Popen(subprocess.Popen[AnyStr]):
     def _wait(self, timeout: float | None) -> int:
         """Wait for the launcher in subprocess's place, which would look for its end only now and then.
 
-        It is within `wait` that a first Ctrl-C gives the command a moment to end, so the waiting has to be here.
+        Interrupted in here, `wait` gives the command a moment to end; so all of the waiting is in here.
         """
         if timeout is None or self.returncode is not None:
             return super()._wait(timeout)  # type: ignore[misc,no-any-return]
