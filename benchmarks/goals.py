@@ -67,6 +67,7 @@ def judge(figures: Sequence[Figure]) -> list[Goal]:
         ({"parallel"}, _parallel),
         ({"beside waiting"}, _beside_waiting),
         ({"calls", "workloads"}, _peers),
+        ({"workloads"}, _workloads),
         ({"start-up"}, _startup),
         ({"verified"}, _verified),
         ({"soak"}, _soak),
@@ -154,6 +155,13 @@ def _peers(figures: Sequence[Figure]) -> Iterable[Goal]:
             yield _cheaper(figures, "calls", FREE_IN_BOTH, peer.name, "calls free in both", 1.1)
         if "workloads" in measured:
             yield _cheaper(figures, "workloads", [*workloads.WORKLOADS], peer.name, "every workload", 1.0)
+
+
+def _workloads(figures: Sequence[Figure]) -> Iterable[Goal]:
+    for name, bound in workloads.BOUNDS.items():
+        ours, bare = (find(figures, "workloads", name, way) for way in (OURS, "bare"))
+        detail = "" if not ours or not bare else f"{ours.median:.3g} s, {bare.median:.3g} s"
+        yield Goal(f"{name}, beside bare", _ratio(ours), bound, detail=detail)
 
 
 def _cheaper(

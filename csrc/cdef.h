@@ -136,6 +136,9 @@ int rs_walker_new(size_t memory, struct rs_walker **out);
 void rs_walker_free(struct rs_walker *walker);
 int rs_decide_path(const struct rs_tables *tables, struct rs_walker *walker, enum rs_operation operation,
                    const char *path, size_t length, struct rs_verdict *out);
+int rs_alike(const struct rs_tables *tables, struct rs_walker *walker, const char *one, size_t one_length,
+             const char *other, size_t other_length);
+int rs_unwatched(const struct rs_tables *tables, struct rs_walker *walker, const char *path, size_t length);
 struct rs_program_names {
     const char *path, *named, *argv0;
 };
@@ -165,7 +168,7 @@ struct rs_record {
 #define RS_RECORD_REQUIRED 2
 #define RS_RECORD_LOGGED 4
 struct rs_numbers {
-    int32_t open, openat, creat, unlink, unlinkat, rmdir, mkdir, mkdirat, connect, sendto, sendmsg, execve, execveat;
+    int32_t open, openat, creat, unlink, unlinkat, rmdir, mkdir, mkdirat, rename, renameat, renameat2, symlink, symlinkat, connect, sendto, sendmsg, execve, execveat;
     int32_t chmod, fchmod, fchmodat, fchmodat2, chown, lchown, fchown, fchownat, utimensat;
     int32_t setxattr, lsetxattr, fsetxattr, removexattr, lremovexattr, fremovexattr;
     int32_t setuid, setgid, setreuid, setregid, setresuid, setresgid, setfsuid, setfsgid, setgroups, capset, prctl, umask;

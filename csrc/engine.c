@@ -203,7 +203,8 @@ static int is_taken(const struct rs_numbers *numbers, int32_t nr)
 {
     const int32_t taken[] = {
         numbers->openat, numbers->open,  numbers->creat,   numbers->unlink,  numbers->unlinkat, numbers->rmdir,
-        numbers->mkdir,  numbers->mkdirat, numbers->connect, numbers->sendto, numbers->sendmsg, numbers->execve,
+        numbers->mkdir,  numbers->mkdirat, numbers->rename, numbers->renameat, numbers->renameat2, numbers->symlink,
+        numbers->symlinkat, numbers->connect, numbers->sendto, numbers->sendmsg, numbers->execve,
         numbers->execveat, numbers->fchmod, numbers->fchown, numbers->utimensat, numbers->chmod, numbers->fchmodat,
         numbers->chown, numbers->lchown, numbers->fchownat, numbers->fchmodat2, numbers->setxattr, numbers->lsetxattr,
         numbers->fsetxattr, numbers->removexattr, numbers->lremovexattr, numbers->fremovexattr,
@@ -282,6 +283,15 @@ static enum rs_outcome answer(struct rs_held *held)
         return held_make_directory(held, AT_FDCWD, args[0], args[1]);
     if (nr == numbers->mkdirat)
         return held_make_directory(held, (int)args[0], args[1], args[2]);
+    if (nr == numbers->rename)
+        return held_rename(held, AT_FDCWD, args[0], AT_FDCWD, args[1], 0);
+    if (nr == numbers->renameat || nr == numbers->renameat2)
+        return held_rename(held, (int)args[0], args[1], (int)args[2], args[3],
+                           nr == numbers->renameat ? 0 : (unsigned)args[4]);
+    if (nr == numbers->symlink)
+        return held_make_link(held, args[0], AT_FDCWD, args[1]);
+    if (nr == numbers->symlinkat)
+        return held_make_link(held, args[0], (int)args[1], args[2]);
     if (nr == numbers->connect)
         return held_connect(held, (int)args[0], args[1], args[2]);
     if (nr == numbers->sendto)

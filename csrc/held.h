@@ -185,6 +185,9 @@ int held_child_name(const struct rs_held *held, int parent, const char *name, ch
 void held_add(struct rs_effects *effects, enum rs_operation operation);
 int held_allows(const struct rs_held *held, enum rs_operation operation, const struct rs_straight *straight);
 enum rs_outcome held_judge(struct rs_held *held, struct rs_effects *effects, int *allowed);
+int held_allows_quietly(struct rs_held *held, struct rs_effects *effects);
+int held_alike(const struct rs_held *held, const struct rs_effects *one, const struct rs_effects *other);
+int held_unwatched(const struct rs_held *held, const struct rs_effects *effects);
 void held_record(struct rs_held *held, const struct rs_effects *effects, int error);
 int held_reserve_starts(struct rs_held *held, const struct rs_verdict *verdicts, unsigned count,
                         enum rs_outcome *outcome);
@@ -211,6 +214,9 @@ void held_hear(struct rs_engine *engine);
 /* held_open.c, held_names.c, held_metadata.c, held_sockets.c, held_exec.c */
 enum rs_outcome held_open(struct rs_held *held, int dirfd, uint64_t path, uint64_t flags, uint64_t mode);
 enum rs_outcome held_remove(struct rs_held *held, int dirfd, uint64_t path, int flags);
+enum rs_outcome held_rename(struct rs_held *held, int old_dirfd, uint64_t old_path, int new_dirfd, uint64_t new_path,
+                            unsigned flags);
+enum rs_outcome held_make_link(struct rs_held *held, uint64_t text, int dirfd, uint64_t path);
 enum rs_outcome held_make_directory(struct rs_held *held, int dirfd, uint64_t path, uint64_t mode);
 /* Of calls that change what is said about a file. */
 enum rs_outcome held_metadata(struct rs_held *held, int32_t nr, const uint64_t *args);

@@ -17,7 +17,7 @@ def prepare(_: argparse.Namespace) -> protocol.Run:
     return run
 
 
-def run(argv: list[str], cwd: str, output: BinaryIO, timeout: float) -> int:
+def run(argv: list[str], cwd: str, output: BinaryIO, timeout: float) -> protocol.Ran:
     """Run a command bare; what takes too long is killed with all that it started."""
     process = subprocess.Popen(argv, cwd=cwd, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
     # `wait` with a timeout looks every 50 ms at last, which would be measured instead of the command.
@@ -31,7 +31,7 @@ def run(argv: list[str], cwd: str, output: BinaryIO, timeout: float) -> int:
     finally:
         os.close(pidfd)
         status = process.wait()
-    return status
+    return protocol.Ran(status)
 
 
 if __name__ == "__main__":

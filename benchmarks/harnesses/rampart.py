@@ -51,15 +51,22 @@ def prepare(options: argparse.Namespace) -> protocol.Run:
     question = Question()
     broker = rampart.Broker(policy_for(options, question))
 
-    def run(argv: list[str], cwd: str, output: BinaryIO, timeout: float) -> int:
+    def run(argv: list[str], cwd: str, output: BinaryIO, timeout: float) -> protocol.Ran:
         question.arm(True)
         try:
-            done = rampart.run(
-                argv, broker=broker, cwd=cwd, stdout=output, stderr=subprocess.STDOUT, timeout=timeout
-            )
+            process: rampart.Popen[bytes]
+            with rampart.Popen(
+                argv, broker=broker, cwd=cwd, stdout=output, stderr=subprocess.STDOUT
+            ) as process:
+                try:
+                    status = process.wait(timeout)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    raise
         finally:
             question.arm(False)
-        return done.returncode
+        engine, python = process.session.counts
+        return protocol.Ran(status, {"engine": engine, "Python": python})
 
     return run
 

@@ -243,7 +243,8 @@ CLIENTS = [
         for client in CLIENTS
     ],
 )
-def test_clients(client: Client, by_name: Any, project: Any) -> None:
+@pytest.mark.parametrize("names", ["resolved", pytest.param("synthetic", marks=pytest.mark.long)])
+def test_clients(client: Client, names: str, by_name: Any, project: Any) -> None:
     """A client works by the name that the policy has, and fails with an error of the network by any other."""
     missing = [tool for tool in client.tools if shutil.which(tool) is None]
     missing += [
@@ -260,7 +261,7 @@ def test_clients(client: Client, by_name: Any, project: Any) -> None:
     if client.prepare is not None:
         client.prepare(directory, port)
     by_name.server.zone |= {"site.example": [("A", SITE)], "evil.example": [("A", SITE)]}
-    policy = by_name.policy(f"site.example:{port}")
+    policy = attrs.evolve(by_name.policy(f"site.example:{port}"), names=names)
     results = {}
     for name in ("evil.example", "site.example"):
         work = project.root / name

@@ -47,6 +47,7 @@ class Answering:
 
     Attributes:
         orphaned: True once the launcher is gone: who calls from then on is ended.
+        taken: How many calls there were.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Answering:
         unverifiable: Callable[[ExecUnverifiable], None],
     ) -> None:
         self.orphaned = False
+        self.taken = 0
         self._deciding = deciding
         self._setting = setting
         self._pool = pool
@@ -72,6 +74,7 @@ class Answering:
         """Have a call answered."""
         with self._quiet:
             self._at_work += 1
+            self.taken += 1
         self._pool.submit(lambda: self._handle(notification))
 
     def wait_quiet(self, seconds: float) -> bool:

@@ -22,6 +22,7 @@ from rampart_seccomp.calls.stillness import Stillness
 from rampart_seccomp.kernel.libseccomp import number_of
 from rampart_seccomp.kernel.syscalls import name_of
 from rampart_seccomp.policy import AnyMatcher
+from rampart_seccomp.policy.hosts import Network
 from rampart_seccomp.policy.tables import compile_tables
 
 __all__ = ["Engine", "Tables"]
@@ -55,14 +56,18 @@ class Tables:
     _raw: Any
 
     @classmethod
-    def of(cls, matcher: AnyMatcher) -> Tables:
+    def of(cls, matcher: AnyMatcher, questions: tuple[Network, ...]) -> Tables:
         """Compile a policy.
+
+        Args:
+            matcher: The policy.
+            questions: Networks of addresses that stand for others.
 
         Raises:
             OSError: ENOMEM.
         """
         serial = next(_serials)
-        blob = _compiled(matcher)
+        blob = _compiled(matcher, questions)
         made = ffi.new("struct rs_tables **")
         checked(lib.rs_tables_load(ffi.from_buffer(blob), len(blob), serial, made), "load tables")
         return cls(serial, ffi.gc(made[0], lib.rs_tables_free))

@@ -18,7 +18,7 @@ from rampart_seccomp.calls.shim import lib
 from rampart_seccomp.calls.stillness import Stillness
 from rampart_seccomp.calls.substitutes import Irreplaceable
 from rampart_seccomp.calls.tree_sockets import TreeSockets
-from rampart_seccomp.events import Event
+from rampart_seccomp.events import Address, Event
 from rampart_seccomp.verdicts import Redirect
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ __all__ = [
     "Refusal",
     "Renaming",
     "Setting",
+    "Synthesis",
     "Vigil",
     "Withheld",
 ]
@@ -174,6 +175,28 @@ class NameService(Protocol):
         """Note that the process asks from this socket."""
 
 
+class Meant(Protocol):
+    """What a made-up address stands for: a name, and a real address of it."""
+
+    @property
+    def name(self) -> str:
+        """Lower case, no trailing dot."""
+
+    @property
+    def address(self) -> Address:
+        """Where a connection goes."""
+
+
+class Synthesis(Protocol):
+    """Knows the made-up addresses that the tree got in place of real ones."""
+
+    def meant(self, address: Address) -> Meant | None:
+        """Say what an address stands for; None for one that stands for nothing."""
+
+    def reserved(self, address: Address) -> bool:
+        """Say whether an address is one of those that stand for others, though it may stand for none yet."""
+
+
 @attrs.define(eq=False)
 class Setting:
     """What the calls of one tree share; `names` is the whole broker's.
@@ -188,6 +211,7 @@ class Setting:
         adopters: Processes that adopt orphans (PR_SET_CHILD_SUBREAPER): not all their children are their own.
         features: Families of calls that the policy in force opens, though the tree's filter may refuse them.
         dns: Answers in place of name servers; None if the policy in force has no host names.
+        synthetic: Knows what addresses stand for that the tree got; None: none stands for another.
     """
 
     names: Stillness = attrs.field(factory=Stillness)
@@ -198,6 +222,7 @@ class Setting:
     adopters: set[int] = attrs.field(factory=set)
     features: frozenset[str] = frozenset()
     dns: NameService | None = None
+    synthetic: Synthesis | None = None
 
 
 @attrs.define(eq=False)
@@ -244,7 +269,7 @@ class Call:
     def redirect(
         self, redirect: Redirect, name: bytes | None, masked: Callable[[int], bytes]
     ) -> Event | None:
-        """Have the call answered with something else than the file that it reads.
+        """Have the call made with something else than the file that it reads, or the host that it reaches.
 
         Args:
             redirect: With what.
@@ -252,12 +277,12 @@ class Call:
             masked: Gives the file behind a descriptor with its values masked.
 
         Returns:
-            What is read instead, to be judged; None if that is nothing of the file system.
+            What is read or reached instead, to be judged; None if that is nothing that rules are about.
 
         Raises:
             Irreplaceable: The call cannot be answered so.
         """
-        raise Irreplaceable("only an open for reading alone can be redirected")
+        raise Irreplaceable("only an open for reading alone, and a connect, can be redirected")
 
     def cut_before(self, event: Event) -> bool:
         """Keep only what comes before a denied effect, if the call can be done in part; tell if so."""
