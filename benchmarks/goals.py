@@ -15,6 +15,8 @@ __all__ = ["Goal", "judge"]
 OURS = AGENT.name
 FREE_IN_BOTH = ("getppid", "read")
 """Neither Rampart nor the peer holds these, so that nothing but noise can tell them apart."""
+FREE_IN_PEERS = ("chmod",)
+"""The peer has no rules about these: it costs there what it does bare, and restricts nothing."""
 
 
 @attrs.frozen
@@ -168,7 +170,7 @@ def _beside_connects(figures: Sequence[Figure]) -> Iterable[Goal]:
 
 def _peers(figures: Sequence[Figure]) -> Iterable[Goal]:
     measured = {figure.family for figure in figures}
-    held = [name for name in calls.SAMPLES if name not in FREE_IN_BOTH]
+    held = [name for name in calls.SAMPLES if name not in FREE_IN_BOTH + FREE_IN_PEERS]
     for peer in PEERS:
         if "calls" in measured:
             yield _cheaper(figures, "calls", held, peer.name, "every held call", 1.0)

@@ -172,7 +172,8 @@ struct rs_record {
 #define RS_RECORD_LOGGED 4
 struct rs_numbers {
     int32_t open, openat, creat, unlink, unlinkat, rmdir, mkdir, mkdirat, rename, renameat, renameat2, symlink, symlinkat, connect, sendto, sendmsg, execve, execveat;
-    int32_t chmod, fchmod, fchmodat, chown, lchown, fchown, fchownat, utimensat;
+    int32_t chmod, fchmod, fchmodat, fchmodat2, chown, lchown, fchown, fchownat, utimensat;
+    int32_t setxattr, lsetxattr, fsetxattr, removexattr, lremovexattr, fremovexattr;
     int32_t setuid, setgid, setreuid, setregid, setresuid, setresgid, setfsuid, setfsgid, setgroups, capset, prctl, umask;
 };
 struct rs_engine;

@@ -206,7 +206,8 @@ static int is_taken(const struct rs_numbers *numbers, int32_t nr)
         numbers->mkdir,  numbers->mkdirat, numbers->rename, numbers->renameat, numbers->renameat2, numbers->symlink,
         numbers->symlinkat, numbers->connect, numbers->sendto, numbers->sendmsg, numbers->execve,
         numbers->execveat, numbers->fchmod, numbers->fchown, numbers->utimensat, numbers->chmod, numbers->fchmodat,
-        numbers->chown, numbers->lchown, numbers->fchownat,
+        numbers->chown, numbers->lchown, numbers->fchownat, numbers->fchmodat2, numbers->setxattr, numbers->lsetxattr,
+        numbers->fsetxattr, numbers->removexattr, numbers->lremovexattr, numbers->fremovexattr,
     };
     for (size_t i = 0; i < sizeof taken / sizeof *taken; i++)
         if (nr == taken[i])
@@ -240,26 +241,6 @@ static void note_umask(struct rs_held *held)
     const struct rs_identity *who = held_identity(held, 0);
     held_note_umask(held->engine, who ? who->tgid : 0);
     atomic_fetch_add(&held->engine->age, 1);
-}
-
-/* Of calls that change what is said about a file: their arguments in one form. */
-static enum rs_outcome answer_metadata(struct rs_held *held, int32_t nr, const uint64_t *args)
-{
-    const struct rs_numbers *numbers = &held->engine->numbers;
-    const int at = nr == numbers->fchmodat || nr == numbers->fchownat || nr == numbers->utimensat;
-    struct rs_metadata change = {.kind = RS_MODE, .mode = (mode_t)args[at + 1] & 07777};
-    if (nr == numbers->utimensat) {
-        change = (struct rs_metadata){.kind = RS_TIMES, .address = args[2]};
-        if (!args[1])
-            return args[3] ? RS_QUESTION : held_change_open(held, (int)args[0], &change);
-        return held_change(held, (int)args[0], args[1], (int)args[3], &change);
-    }
-    if (nr == numbers->chown || nr == numbers->lchown || nr == numbers->fchown || nr == numbers->fchownat)
-        change = (struct rs_metadata){.kind = RS_OWNER, .uid = (uid_t)args[at + 1], .gid = (gid_t)args[at + 2]};
-    if (nr == numbers->fchmod || nr == numbers->fchown)
-        return held_change_open(held, (int)args[0], &change);
-    const int flags = nr == numbers->fchownat ? (int)args[4] : nr == numbers->lchown ? AT_SYMLINK_NOFOLLOW : 0;
-    return held_change(held, at ? (int)args[0] : AT_FDCWD, args[at], flags, &change);
 }
 
 static enum rs_outcome answer(struct rs_held *held)
@@ -321,7 +302,7 @@ static enum rs_outcome answer(struct rs_held *held)
         return held_exec(held, args[0], args[1], args[2]);
     if (nr == numbers->execveat)
         return (int)args[0] == AT_FDCWD && (int)args[4] == 0 ? held_exec(held, args[1], args[2], args[3]) : RS_QUESTION;
-    return answer_metadata(held, nr, args);
+    return held_metadata(held, nr, args);
 }
 
 struct rs_reign *held_enter(struct rs_engine *engine)

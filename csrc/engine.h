@@ -36,7 +36,8 @@ int64_t rs_describe(pid_t pid, pid_t launcher, char *buffer, size_t size);
 /* The numbers of the calls that the engine takes; all others are questions. From the table of system calls. */
 struct rs_numbers {
     int32_t open, openat, creat, unlink, unlinkat, rmdir, mkdir, mkdirat, rename, renameat, renameat2, symlink, symlinkat, connect, sendto, sendmsg, execve, execveat;
-    int32_t chmod, fchmod, fchmodat, chown, lchown, fchown, fchownat, utimensat;
+    int32_t chmod, fchmod, fchmodat, fchmodat2, chown, lchown, fchown, fchownat, utimensat;
+    int32_t setxattr, lsetxattr, fsetxattr, removexattr, lremovexattr, fremovexattr;
     int32_t setuid, setgid, setreuid, setregid, setresuid, setresgid, setfsuid, setfsgid, setgroups, capset, prctl, umask;
 };
 

@@ -172,17 +172,6 @@ struct rs_straight {
     char name[PATH_MAX];
 };
 
-/* A change of what is said about a file. */
-struct rs_metadata {
-    enum { RS_MODE, RS_OWNER, RS_TIMES } kind;
-    mode_t mode;
-    uid_t uid;
-    gid_t gid;
-    uint64_t address; /* of the times in the target (utimensat(2)); 0: now */
-    int now;
-    int64_t times[4];
-};
-
 /* held.c */
 int64_t held_clock(void);
 struct rs_task *held_task(struct rs_held *held);
@@ -258,8 +247,8 @@ enum rs_outcome held_rename(struct rs_held *held, int old_dirfd, uint64_t old_pa
                             unsigned flags);
 enum rs_outcome held_make_link(struct rs_held *held, uint64_t text, int dirfd, uint64_t path);
 enum rs_outcome held_make_directory(struct rs_held *held, int dirfd, uint64_t path, uint64_t mode);
-enum rs_outcome held_change_open(struct rs_held *held, int fd, struct rs_metadata *change);
-enum rs_outcome held_change(struct rs_held *held, int dirfd, uint64_t path, int flags, struct rs_metadata *change);
+/* Of calls that change what is said about a file. */
+enum rs_outcome held_metadata(struct rs_held *held, int32_t nr, const uint64_t *args);
 enum rs_outcome held_connect(struct rs_held *held, int fd, uint64_t address, uint64_t length);
 enum rs_outcome held_sendto(struct rs_held *held, const uint64_t *args);
 enum rs_outcome held_sendmsg(struct rs_held *held, const uint64_t *args);

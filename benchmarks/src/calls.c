@@ -75,6 +75,21 @@ static bool create_call(void)
     return fd >= 0 && close(fd) == 0 && unlink("new") == 0;
 }
 
+static bool mkdir_call(void) { return mkdir("made", 0700) == 0; }
+
+static bool remove_it(void) { return rmdir("made") == 0; }
+
+static bool rename_call(void) { return rename("named", "renamed") == 0; }
+
+static bool rename_back(void) { return rename("renamed", "named") == 0; }
+
+static bool chmod_call(void)
+{
+    static mode_t mode = 0600;
+    mode ^= 0040;
+    return chmod("named", mode) == 0;
+}
+
 static bool new_socket(void)
 {
     opened = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -158,6 +173,12 @@ static void prepare_read(void)
     must(large >= 0, "large");
 }
 
+static void prepare_name(void)
+{
+    const int fd = open("named", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    must(fd >= 0 && close(fd) == 0, "named");
+}
+
 static void prepare_connect(void)
 {
     listener = bound(SOCK_STREAM);
@@ -215,6 +236,9 @@ static const struct timed calls[] = {
     {"open clean", 1, NULL, NULL, clean_call, close_it},
     {"open denied", 1, NULL, NULL, denied_call, NULL},
     {"create+unlink", 1, NULL, NULL, create_call, NULL},
+    {"mkdir", 1, NULL, NULL, mkdir_call, remove_it},
+    {"rename", 1, prepare_name, NULL, rename_call, rename_back},
+    {"chmod", 1, prepare_name, NULL, chmod_call, NULL},
     {"connect", 1, prepare_connect, new_socket, connect_call, accept_and_abort},
     {"connect by name", 1, prepare_connect_by_name, new_socket, connect_call, accept_and_abort},
     {"read established", BATCH, prepare_established, fill_call, read_established_call, NULL},
