@@ -15,8 +15,9 @@ __all__ = ["Goal", "judge"]
 OURS = AGENT.name
 FREE_IN_BOTH = ("getppid", "read")
 """Neither Rampart nor the peer holds these, so that nothing but noise can tell them apart."""
-FREE_IN_PEERS = ("chmod",)
-"""The peer has no rules about these: it costs there what it does bare, and restricts nothing."""
+FREE_IN_PEERS = ("chmod", "mkdir")
+"""The peer holds neither, so they cost there what they do bare: it has no rules about modes, and leaves
+directories to Landlock, by place and never by name."""
 
 
 @attrs.frozen
