@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import attrs
+
 from benchmarks.figures import Figure, Rounds
+from benchmarks.limit import Limit
 from benchmarks.settings import Settings
 from benchmarks.stage import Stage, Way, take_turns
 from benchmarks.ways import BARE, CALLS, PEERS
 
-__all__ = ["HINDRANCES", "NUMBERS", "measure"]
+__all__ = ["HINDRANCES", "LIMIT", "NUMBERS", "measure"]
 
 NUMBERS = (1, 2, 4, 8, 16, 32, 64)
+LIMIT = attrs.evolve(BARE, name="limit", prefix=Limit("addfd", "-"))
+"""Our smallest broker, which has one thread."""
+
 HINDRANCES = ("none", "fifo", "connect", "question")
 
 
@@ -27,7 +33,7 @@ def _throughput(stage: Stage, settings: Settings) -> list[Figure]:
         return float(stage.run(way, argv, stage.project, timeout=60).output.split()[-1]), None
 
     names = [f"{number} {kind}" for kind in ("threads", "processes") for number in NUMBERS]
-    ways = (BARE, CALLS, *PEERS)
+    ways = (BARE, LIMIT, CALLS, *PEERS)
     return take_turns(rounds, settings.fewer(5), names, ways, opens, settings.say)
 
 

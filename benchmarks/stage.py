@@ -52,11 +52,13 @@ class Done:
         status: Its exit status.
         seconds: From before its start to after its end, as the harness sees it.
         output: Standard output and error.
+        held: How many of its calls were held, by who answered them; empty if nobody counts.
     """
 
     status: int
     seconds: float
     output: str
+    held: dict[str, int] = attrs.Factory(dict)
 
     def checked(self) -> Done:
         """Return it if the command succeeded."""
@@ -125,6 +127,7 @@ class Harness:
             int(str(reply["status"])),
             float(str(reply["seconds"])),
             self._output.read_text(errors="replace"),
+            dict(reply["held"]),  # type: ignore[call-overload]
         )
 
     @contextlib.contextmanager

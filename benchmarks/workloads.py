@@ -15,16 +15,19 @@ import attrs
 
 from benchmarks.figures import Figure, Rounds
 from benchmarks.settings import Settings
-from benchmarks.stage import NotMeasured, Stage, Way, take_turns
+from benchmarks.stage import Done, NotMeasured, Stage, Way, take_turns
 from benchmarks.ways import AGENT, BARE, BWRAP, PEERS, STRACE
 
-__all__ = ["WORKLOADS", "Workload", "measure"]
+__all__ = ["BOUNDS", "WORKLOADS", "Workload", "measure"]
 
 PATIENCE = 30.0
 """How many times as long as bare a way may take before it counts as hanging."""
 
 LEAST_SECONDS, MOST_SECONDS = 60.0, 600.0
 """Nothing counts as hanging sooner; nothing is waited for longer."""
+
+MADE, HELD = "made", ("engine", "Python")
+"""Calls in all, and those that are held, by who answers; the rest is free."""
 
 MODULES = (
     "json, asyncio, email.mime.text, http.client, xml.dom.minidom, unittest, sqlite3, logging.config, decimal"
@@ -52,11 +55,11 @@ class Workload:
 
 def measure(stage: Stage, settings: Settings) -> list[Figure]:
     """Measure every workload every way, from start to end of the command."""
-    rounds = Rounds("workloads", "s")
+    rounds, shares = Rounds("workloads", "s"), Rounds("calls of workloads", "", base=lambda way: MADE)
     places: dict[str, Path] = {}
     limits: dict[str, float] = {}
 
-    def seconds(name: str, way: Way) -> tuple[float, None]:
+    def done(name: str, way: Way) -> Done:
         workload = WORKLOADS[name]
         if workload.needs is not None and shutil.which(workload.needs) is None:
             raise NotMeasured(f"{workload.needs} is not installed")
@@ -70,10 +73,31 @@ def measure(stage: Stage, settings: Settings) -> list[Figure]:
             limits[name] = min(MOST_SECONDS, max(LEAST_SECONDS, PATIENCE * done.seconds))
         if workload.proof is not None and not (place / workload.proof).exists():
             raise NotMeasured(f"it ended well and did not make {workload.proof}")
-        return done.seconds, None
+        return done
 
+    def seconds(name: str, way: Way) -> tuple[float, None]:
+        return done(name, way).seconds, None
+
+    def calls(name: str, way: Way) -> tuple[float, None]:
+        if way.name == MADE:
+            done(name, way)
+            return float(_counted(counts)), None
+        return float(done(name, AGENT).held[way.name]), None
+
+    counts = stage.directory / "counts"
+    made = attrs.evolve(
+        BARE, name=MADE, prefix=lambda _, __: ("strace", "-f", "-qq", "-c", "-U", "name,calls", "-o", counts)
+    )
+    held = [attrs.evolve(AGENT, name=name) for name in HELD]
     ways = (BARE, AGENT, *PEERS, STRACE, BWRAP)
-    return take_turns(rounds, settings.fewer(5), [*WORKLOADS], ways, seconds, settings.say)
+    figures = take_turns(rounds, settings.fewer(5), [*WORKLOADS], ways, seconds, settings.say)
+    return figures + take_turns(shares, 1, [*WORKLOADS], (made, *held), calls, settings.say)
+
+
+def _counted(report: Path) -> int:
+    """Add up what strace counted: a line for each call, with its name and number."""
+    lines = (line.split() for line in report.read_text().splitlines())
+    return sum(int(line[1]) for line in lines if len(line) == 2 and line[1].isdigit() and line[0] != "total")
 
 
 def _furnished(stage: Stage, name: str) -> Path:
@@ -214,3 +238,13 @@ WORKLOADS = {
         proof="out/tree/part9",
     ),
 }
+
+BOUNDS = {
+    "make, 200 C files": 1.15,
+    "pytest": 1.15,
+    "git clone + status": 1.15,
+    "pip install": 1.15,
+    "tar": 1.5,
+    "grep -r": 2.0,
+}
+"""How many times as long as bare each may take."""

@@ -125,6 +125,7 @@ struct rs_tables {
     struct place *places;
     uint32_t *entry_of;     /* of a condition */
     bool variables;         /* some condition is about variables */
+    bool grants;            /* something was granted */
     uint32_t *listed;       /* entries to be looked at whatever the path, by layer and operation */
     uint32_t *listed_first; /* by layer and operation, and the end */
 };

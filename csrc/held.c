@@ -542,6 +542,39 @@ enum rs_outcome held_judge(struct rs_held *held, struct rs_effects *effects, int
     return held_fail(held, error);
 }
 
+/* Make sure that what becomes of an allowed call can be on record: -errno as prepare_record has it. */
+int held_keep(struct rs_held *held, const struct rs_effects *effects)
+{
+    unsigned keep = 0;
+    for (unsigned i = 0; i < effects->count; i++)
+        keep += (unsigned)kept(held, &effects->each[i].verdict);
+    return prepare_record(held, keep);
+}
+
+/* 1 if all effects are allowed, and none of them has to be on record. Nothing is recorded, and nobody answered. */
+int held_allows_quietly(struct rs_held *held, struct rs_effects *effects)
+{
+    for (unsigned i = 0; i < effects->count; i++) {
+        struct rs_verdict *verdict = &effects->each[i].verdict;
+        if (decide(held, effects, effects->each[i].operation, verdict) < 0 || verdict->answer != RS_ALLOW ||
+            kept(held, verdict))
+            return 0;
+    }
+    return 1;
+}
+
+/* 1 if the rules say the same about two objects, and all that may be beneath them. */
+int held_alike(const struct rs_held *held, const struct rs_effects *one, const struct rs_effects *other)
+{
+    return rs_alike(held->reign->tables, held->worker->walker, one->path, one->length, other->path, other->length) == 1;
+}
+
+/* 1 if no rule watches the name: a symbolic link of it leads around none, wherever it leads (policy/planting.py). */
+int held_unwatched(const struct rs_held *held, const struct rs_effects *effects)
+{
+    return rs_unwatched(held->reign->tables, held->worker->walker, effects->path, effects->length) == 1;
+}
+
 /* Write down what became of a call that was allowed: before its answer, so that whoever acts on that finds it. */
 void held_record(struct rs_held *held, const struct rs_effects *effects, int error)
 {

@@ -232,6 +232,8 @@ static int index_rules(struct rs_tables *tables)
             tables->entry_of[condition++] = i;
         tables->places[i].conditions_end = condition;
     }
+    for (uint32_t i = 0; i < entries; i++)
+        tables->grants |= tables->entries[i].level == LEVEL_GRANT;
     for (uint32_t i = 0; i < count_of(tables, CONDITIONS); i++)
         tables->variables |= (tables->conditions[i].flags & BY_VARIABLE) != 0;
     uint32_t used = 0;

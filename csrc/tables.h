@@ -53,6 +53,19 @@ void rs_walker_free(struct rs_walker *walker);
 int rs_decide_path(const struct rs_tables *tables, struct rs_walker *walker, enum rs_operation operation,
                    const char *path, size_t length, struct rs_verdict *out);
 
+/*
+ * 1 if the rules say the same about two names and about all that is or will be beneath them, whatever is done there and
+ * whoever acts; 0 if perhaps not. Of real absolute names. -ENOMEM, -ENOSPC, -EINVAL.
+ */
+int rs_alike(const struct rs_tables *tables, struct rs_walker *walker, const char *one, size_t one_length,
+             const char *other, size_t other_length);
+
+/*
+ * 1 if no rule has come further at a name than at the directory that it is in; 0 if perhaps one has. Of a real absolute
+ * name. -ENOMEM, -ENOSPC, -EINVAL.
+ */
+int rs_unwatched(const struct rs_tables *tables, struct rs_walker *walker, const char *path, size_t length);
+
 /* The names that a program goes by, each with its NUL. */
 struct rs_program_names {
     const char *path;  /* of the image, real and absolute */

@@ -314,6 +314,63 @@ int rs_decide_path(const struct rs_tables *tables, struct rs_walker *walker, enu
     return error;
 }
 
+/* Whether each of a set, in order, is one of another. */
+static int is_part(const struct kept *small, const struct kept *large)
+{
+    uint32_t at = 0;
+    for (uint32_t i = 0; i < small->count; i++) {
+        while (at < large->count && large->of[at] < small->of[i])
+            at++;
+        if (at == large->count || large->of[at] != small->of[i])
+            return 0;
+    }
+    return 1;
+}
+
+/* Walk both ways with what is remembered; -ENOSPC if something new does not fit. */
+static int compare_kept(struct rs_walker *walker, const char *one, size_t one_length, const char *other,
+                        size_t other_length, int equal)
+{
+    const unsigned char *first = (const unsigned char *)one, *second = (const unsigned char *)other;
+    uint32_t here, there;
+    int error = reach_kept(walker, first, first + one_length, &here);
+    if (error == 0)
+        error = reach_kept(walker, second, second + other_length, &there);
+    if (error < 0)
+        return error;
+    return here == there || (!equal && is_part(kept_at(walker, here), kept_at(walker, there)));
+}
+
+static int compare(const struct rs_tables *tables, struct rs_walker *walker, const char *one, size_t one_length,
+                   const char *other, size_t other_length, int equal)
+{
+    if (one_length == 0 || one[0] != '/' || other_length == 0 || other[0] != '/')
+        return -EINVAL;
+    if (tables->grants)
+        return 0; /* these are for single names, and for more than is in the tables */
+    walk_in(walker, tables);
+    int found = compare_kept(walker, one, one_length, other, other_length, equal);
+    if (found == -ENOSPC) {
+        forget(walker);
+        found = compare_kept(walker, one, one_length, other, other_length, equal);
+    }
+    return found;
+}
+
+int rs_alike(const struct rs_tables *tables, struct rs_walker *walker, const char *one, size_t one_length,
+             const char *other, size_t other_length)
+{
+    return compare(tables, walker, one, one_length, other, other_length, 1);
+}
+
+int rs_unwatched(const struct rs_tables *tables, struct rs_walker *walker, const char *path, size_t length)
+{
+    size_t above = length;
+    while (above > 0 && path[above - 1] != '/')
+        above--;
+    return compare(tables, walker, path, length, path, above > 1 ? above - 1 : above, 0);
+}
+
 /* Give the conditions that a path matches. */
 static int accept_path(struct rs_walker *walker, const char *path, size_t length, struct set *accepted)
 {

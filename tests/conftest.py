@@ -13,6 +13,7 @@ import os
 import runpy
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -295,10 +296,13 @@ class ByName:
             def log_message(self, *given: Any) -> None:
                 """Say nothing."""
 
-        site = http.server.ThreadingHTTPServer((host, 0), Handler)
+        class Site(http.server.ThreadingHTTPServer):
+            address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+
+        site = Site((host, 0), Handler)
         self._closing.callback(site.server_close)
         self._closing.callback(site.shutdown)
-        threading.Thread(target=site.serve_forever, daemon=True).start()
+        threading.Thread(target=site.serve_forever, args=(0.02,), daemon=True).start()
         return site.server_port
 
     def policy(self, *hosts: str, **rule: Any) -> Any:

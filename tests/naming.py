@@ -16,7 +16,7 @@ from rampart_seccomp.events import Address
 from rampart_seccomp.network.addresses import is_inside
 from rampart_seccomp.network.upstream import Upstream
 
-__all__ = ["INTERNET", "NameServer", "inside"]
+__all__ = ["INTERNET", "NameServer", "inside", "on_one_port"]
 
 INTERNET = ipaddress.ip_network("127.200.0.0/16")
 """Addresses of this machine that count as public ones."""
@@ -25,6 +25,21 @@ INTERNET = ipaddress.ip_network("127.200.0.0/16")
 def inside(address: Address) -> bool:
     """Say what a broker says, but for `INTERNET`."""
     return address not in INTERNET and is_inside(address)
+
+
+def on_one_port(host: str) -> tuple[socket.socket, socket.socket]:
+    """Give a TCP socket that listens and a UDP socket, on the same port; another one's may have either."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for _ in range(64):
+        tcp = socket.create_server((host, 0), family=family)
+        udp = socket.socket(family, socket.SOCK_DGRAM)
+        try:
+            udp.bind((host, tcp.getsockname()[1]))
+            return tcp, udp
+        except OSError:
+            tcp.close()
+            udp.close()
+    raise AssertionError("there is no port that both have free")
 
 
 class NameServer:
@@ -43,10 +58,8 @@ class NameServer:
         self.short = False
         """True: by UDP, say that the answer is too long for it."""
         self.silent = False
-        self._tcp = socket.create_server(("127.0.0.1", 0))
+        self._tcp, self._udp = on_one_port("127.0.0.1")
         self.port = self._tcp.getsockname()[1]
-        self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._udp.bind(("127.0.0.1", self.port))
         for serve in (self._datagrams, self._streams):
             threading.Thread(target=serve, daemon=True).start()
 

@@ -62,6 +62,7 @@ def patterns(draw: st.DrawFn) -> str:
 
 
 redirects = st.sampled_from([Redirect(mask="values"), Redirect(to="/dev/null"), Redirect(to="~/a")])
+elsewhere = st.sampled_from([Redirect(to="127.0.0.1:8443"), Redirect(to="[::1]:80")])
 
 _programs = ["git", "a", "*", "/a/git", "/h/p/*"]
 commands = st.builds(
@@ -235,6 +236,15 @@ _locals = st.sampled_from(["0", "80", "1-100", "33000", "127.0.0.1", "127.0.0.0/
 
 
 @st.composite
+def redirecting(draw: st.DrawFn, verdict: str, given: dict[str, list[str]]) -> Redirect | None:
+    """Where a rule leads connections, if it can lead them anywhere; often nowhere else."""
+    hosts = given.get("hosts")
+    if verdict != "allow" or not hosts or any(host.startswith("unix:") for host in hosts):
+        return None
+    return draw(st.none() | elsewhere)
+
+
+@st.composite
 def _network_rules(draw: st.DrawFn, name: str) -> Rule:
     operation, key, entries = draw(
         st.sampled_from([("connect", "hosts", _destinations), ("listen", "ports", _locals)])
@@ -245,12 +255,15 @@ def _network_rules(draw: st.DrawFn, name: str) -> Rule:
     if draw(st.booleans()) and who:
         excepts.append(Exemption(**{key: draw(several)}, **who))
         who = {}
+    given = {key: draw(several)}
+    verdict = draw(verdicts)
     return Rule(
         name=name,
-        verdict=draw(verdicts),
+        verdict=verdict,
         operations=operation,
         except_=excepts,
-        **{key: draw(several)},
+        redirect=draw(redirecting(verdict, given)),
+        **given,
         **who,
     )
 

@@ -32,7 +32,7 @@ def prepare(options: argparse.Namespace) -> protocol.Run:
     """Return what runs a command in a sandbox."""
     home = os.path.expanduser("~")
 
-    def run(argv: list[str], cwd: str, output: BinaryIO, timeout: float) -> int:
+    def run(argv: list[str], cwd: str, output: BinaryIO, timeout: float) -> protocol.Ran:
         sandbox = sandlock.Sandbox(
             fs_readable=["/"],
             fs_writable=[cwd, "/tmp", "/var/tmp", "/dev"],
@@ -50,7 +50,7 @@ def prepare(options: argparse.Namespace) -> protocol.Run:
             raise RuntimeError(result.error)
         if result.reason.name == "TIMEOUT":
             raise TimeoutError(f"killed after {timeout:g} s")
-        return int(result.exit_code)
+        return protocol.Ran(int(result.exit_code))
 
     return run
 

@@ -11,12 +11,20 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
-__all__ = ["Run", "arguments", "serve"]
+__all__ = ["Ran", "Run", "arguments", "serve"]
 
-Run = Callable[[list[str], str, BinaryIO, float], int]
-"""Runs argv in a directory, output to a file, for so many seconds at most; returns the exit status."""
+
+class Ran(NamedTuple):
+    """A command that has ended, and how many of its calls were held, by who answered them."""
+
+    status: int
+    held: dict[str, int] = {}  # noqa: RUF012
+
+
+Run = Callable[[list[str], str, BinaryIO, float], Ran]
+"""Runs argv in a directory, output to a file, for so many seconds at most."""
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -58,11 +66,11 @@ def _answer(request: dict[str, Any], run: Run, spinner: Spinner) -> dict[str, ob
     try:
         with open(request["output"], "wb") as output:
             began = time.perf_counter()
-            status = run(request["argv"], request["cwd"], output, request["timeout"])
+            ran = run(request["argv"], request["cwd"], output, request["timeout"])
             seconds = time.perf_counter() - began
     except Exception as error:
         return {"error": f"{type(error).__name__}: {error}"}
-    return {"status": status, "seconds": seconds}
+    return {"status": ran.status, "seconds": seconds, "held": ran.held}
 
 
 class Spinner:

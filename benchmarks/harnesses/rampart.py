@@ -33,13 +33,15 @@ class Question:
 
 
 def policy_for(options: argparse.Namespace, question: Question) -> rampart.Policy:
-    """Return the policy: `shipped`, `calls` or `everything`."""
+    """Return the policy: `shipped`, `calls`, `names` or `everything`."""
     if options.policy == "everything":
         operations = ["read", "write", "exec", "connect", "listen"]
         return rampart.Policy(rules=[rampart.allow(operations, name="everything")])
     agent = rampart.Policy.load("agent")
     if options.policy == "shipped":
         return agent
+    if options.policy == "names":
+        return agent.with_rules(rampart.allow("connect", hosts=["localhost"], name="loopback"))
     return agent.with_rules(
         rampart.allow("connect", hosts=["127.0.0.1"], name="loopback"),
         rampart.ask("read", paths=[f"{options.directory}/asked"], name="asked", decide=question.decide),
@@ -51,20 +53,27 @@ def prepare(options: argparse.Namespace) -> protocol.Run:
     question = Question()
     broker = rampart.Broker(policy_for(options, question))
 
-    def run(argv: list[str], cwd: str, output: BinaryIO, timeout: float) -> int:
+    def run(argv: list[str], cwd: str, output: BinaryIO, timeout: float) -> protocol.Ran:
         question.arm(True)
         try:
-            done = rampart.run(
-                argv, broker=broker, cwd=cwd, stdout=output, stderr=subprocess.STDOUT, timeout=timeout
-            )
+            process: rampart.Popen[bytes]
+            with rampart.Popen(
+                argv, broker=broker, cwd=cwd, stdout=output, stderr=subprocess.STDOUT
+            ) as process:
+                try:
+                    status = process.wait(timeout)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    raise
         finally:
             question.arm(False)
-        return done.returncode
+        engine, python = process.session.counts
+        return protocol.Ran(status, {"engine": engine, "Python": python})
 
     return run
 
 
 if __name__ == "__main__":
     parser = protocol.arguments()
-    parser.add_argument("--policy", choices=("shipped", "calls", "everything"), default="shipped")
+    parser.add_argument("--policy", choices=("shipped", "calls", "names", "everything"), default="shipped")
     protocol.serve(parser.parse_args(), prepare)

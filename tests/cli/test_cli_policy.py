@@ -379,3 +379,22 @@ class TestDiff:
         out, err = capsys.readouterr()
         assert out == ""
         assert "too large: read is not compared to the end" in err
+
+
+def test_redirected_connections(policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`check` says that the substitute is out of reach, `explain` and `diff` say what is reached."""
+    rule = 'version: 1\nrules:\n  - {name: site, allow: connect, hosts: ["site.example:443"]REDIRECT}\n'
+    plain = policy.with_name("plain.yaml")
+    plain.write_text(rule.replace("REDIRECT", ""))
+    policy.write_text(rule.replace("REDIRECT", ', redirect: {to: "127.0.0.1:8443"}'))
+    assert main(["check", str(policy)]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == (
+        f"{policy}:3: warning: rules[0].redirect: 127.0.0.1:8443, to which 'site' redirects, "
+        "may not be reached itself, by default connect: deny: allow to connect there"
+    )
+    assert main(["explain", "--policy", str(policy), "connect", "site.example:443"]) == 0
+    assert "  reached      127.0.0.1:8443 instead, by site (policy.yaml:3)\n" in capsys.readouterr().out
+    assert main(["diff", str(plain), str(policy)]) == 1
+    shown = capsys.readouterr().out
+    assert "is stricter than" in shown
+    assert "site (policy.yaml:3); reached: to 127.0.0.1:8443\n" in shown

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import strategies
 from naming import NameServer, inside
 from rampart_seccomp.events import Address
+from rampart_seccomp.network import names
 from rampart_seccomp.network.answers import Answers
 from rampart_seccomp.network.names import HostNames, TreeNames
 from rampart_seccomp.network.upstream import Upstream
@@ -31,6 +32,7 @@ class Log:
         self.names = TreeNames(HostNames(Reach(Policy(rules=rules).matcher()), inside))
         self.noted: list[tuple[str, str, bool]] = []
         self.kept: list[Address] = []
+        self.exhausted: list[tuple[str, str]] = []
         self.recordable = True
 
     def verdict(self, name: str) -> str:
@@ -45,6 +47,9 @@ class Log:
 
     def note_inside(self, name: str, query: str, who: Any, addresses: Iterable[Address]) -> None:
         self.kept += addresses
+
+    def note_exhausted(self, name: str, query: str, who: Any) -> None:
+        self.exhausted.append((name, query))
 
     def reachable(self, address: Address) -> bool:
         return self.names.shared.reach.address(address).verdict != "deny"
@@ -172,6 +177,15 @@ class TestAddresses:
         assert [(str(each.rname), str(each.rdata)) for each in reply.rr] == [("a.wild.example.", PUBLIC)]
         assert log.names.of(ipaddress.ip_address(PUBLIC)) == {"a.wild.example"}
         assert data(answer(log, server, message("a.wild.example", "AAAA"))) == ["64:ff9b::101:101"]
+
+    def test_too_many(self, server: NameServer, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A name for which there is no room fails, and is noted; one that is there already does not."""
+        server.zone["a.wild.example"] = [("A", "127.200.0.2")]
+        log = Log(SITES)
+        monkeypatch.setattr(names, "NAMES_MAX", 1)
+        for name, code in (("site.example", 0), ("a.wild.example", RCODE.SERVFAIL), ("site.example", 0)):
+            assert answer(log, server, message(name)).header.rcode == code
+        assert log.exhausted == [("a.wild.example", "A")]
 
     def test_alias_loop(self, server: NameServer) -> None:
         """Aliases that lead nowhere, or in a circle, end."""

@@ -11,6 +11,7 @@ import attrs
 from rampart_seccomp.calls.shim import checked, ffi, lib
 from rampart_seccomp.events import ConnectEvent, Event, ExecEvent, FileEvent, ListenEvent, Operation
 from rampart_seccomp.policy import AnyMatcher, Decision
+from rampart_seccomp.policy.hosts import Network
 from rampart_seccomp.policy.tables import compile_tables
 
 OPERATIONS = tuple(Operation)
@@ -62,8 +63,10 @@ def walker(memory: int = 1 << 20) -> Any:
 class Compiled:
     """A bound policy as tables, with a walker."""
 
-    def __init__(self, matcher: AnyMatcher, memory: int = 1 << 20) -> None:
-        self.tables = load(compile_tables(matcher))
+    def __init__(
+        self, matcher: AnyMatcher, memory: int = 1 << 20, questions: tuple[Network, ...] = ()
+    ) -> None:
+        self.tables = load(compile_tables(matcher, questions))
         self.walker = walker(memory)
         self._out = ffi.new("struct rs_verdict *")
 
@@ -87,6 +90,15 @@ class Compiled:
         number = OPERATIONS.index(operation)
         checked(lib.rs_decide_address(self.tables, number, address, len(address), port, self._out), "decide")
         return self._verdict()
+
+    def alike(self, one: bytes, other: bytes) -> bool:
+        """Say whether the rules do not tell two names apart, nor what may be beneath them."""
+        alike = lib.rs_alike(self.tables, self.walker, one, len(one), other, len(other))
+        return bool(checked(alike, "compare", one))
+
+    def unwatched(self, path: bytes) -> bool:
+        """Say whether no rule has come further at a name than at its directory."""
+        return bool(checked(lib.rs_unwatched(self.tables, self.walker, path, len(path)), "compare", path))
 
     def plants(self, names: Iterable[bytes]) -> int:
         """Say whether some rule may be about one of these variables."""

@@ -27,6 +27,7 @@ from rampart_seccomp.policy import (
 )
 from rampart_seccomp.policy.analysis import exploring, witnesses
 from rampart_seccomp.policy.analysis.witnesses import Witnesses
+from rampart_seccomp.policy.exemptions import Exemption
 from rampart_seccomp.verdicts import Redirect
 from strategies import DIRECTORY, HOME
 
@@ -238,6 +239,14 @@ class TestWitnesses:
         grant = Grant(operation="exec", path="/usr/bin/npm", command=["npm", "publish"])
         (found,) = compared(a, a.with_grants(grant)).differences
         assert (found.event.path, found.event.argv) == (b"/usr/bin/npm", (b"npm", b"publish"))  # type: ignore[attr-defined]
+
+    def test_an_image_that_is_excepted(self) -> None:
+        """An exception for an image counts where the rule matches by the name that it was started under."""
+        question = ask("exec", paths=["/usr/bin/**"], except_=[Exemption(paths=["/a/*"])], name="question")
+        a = Policy(rules=[question], default=RUNS)
+        b = a.with_rules(ask("exec", paths=["/usr/bin/**"], name="more"))
+        (found,) = compared(a, b).differences
+        assert (found.event.path, found.a.verdict, found.b.verdict) == (b"/a/x", "allow", "ask")  # type: ignore[attr-defined]
 
     def test_stacks(self) -> None:
         """A layer more can only be stricter; what it does not tighten is alike."""

@@ -108,7 +108,8 @@ def address_rules(draw: st.DrawFn, name: str) -> Rule:
         exempted[key] = draw(st.lists(entries, max_size=2))
         excepts.append(Exemption(**exempted))
     verdict = draw(strategies.verdicts)
-    return Rule(name=name, verdict=verdict, operations=operation, except_=excepts, **given)
+    redirect = draw(strategies.redirecting(verdict, given))
+    return Rule(name=name, verdict=verdict, operations=operation, except_=excepts, redirect=redirect, **given)
 
 
 @st.composite

@@ -46,7 +46,8 @@ def make_record(
         held_ns: How long the call was held, in nanoseconds.
         message: The rule's, or the answer's, message for people.
         asked: Whether a person or a callable was asked.
-        redirect: What the program was shown instead of the file, in words; None: the file, and no field.
+        redirect: What the program was shown, or reached, instead, in words; None: what it asked for, and no
+            field.
     """
     process = event.process
     record: dict[str, Any] = {

@@ -162,9 +162,9 @@ class Broker:
             matcher = self._matcher(policy, where, self._files, verified=False)
             traps = self._traps(policy, matcher)
             filtered = self._filter(traps)
-            tables = Tables.of(matcher) if self._native else None
             if not self._names.reach.is_for(matcher):  # a rule was registered meanwhile
                 self._names = self._names.changed(Reach(matcher))
+            tables = Tables.of(matcher, self._names.ranges) if self._native else None
             judge = Judge(matcher, TreeNames(self._names), Questions(self._on_ask))
             with forks.excluded:
                 lingers = linger and policy.linger
@@ -324,10 +324,12 @@ class Broker:
         effective = with_grants(policy, granted)
         files = self._files | dict.fromkeys(effective.files)
         bound = {session: self._matcher(effective, where, files) for session, where in sessions.items()}
-        tables = {session: Tables.of(matcher) for session, matcher in bound.items() if session.native}
         matchers = [*bound.values()] or [self._matcher(effective, _here(), files)]
         self._filter(self._traps(effective, matchers[0]))
         names = self._names.changed(Reach(matchers[0]))
+        tables = {
+            session: Tables.of(matcher, names.ranges) for session, matcher in bound.items() if session.native
+        }
         if record is not None:
             self._telling.change(record, **fields)
         self.policy, self._granted, self._files, self._names = policy, granted, files, names
@@ -422,7 +424,7 @@ class Broker:
             policy = with_grants(self.policy, self._granted)
             matcher = self._matcher(policy, where, self._files)
             if matcher is not session.matcher:
-                tables = Tables.of(matcher) if session.native else None
+                tables = Tables.of(matcher, self._names.ranges) if session.native else None
                 session.judge_under(matcher, self._names, policy.features, tables)
 
     def degraded(self, operation: Operation) -> bool:

@@ -15,7 +15,7 @@ from rampart_seccomp.broker.lookups import TreeDns
 from rampart_seccomp.broker.pool import Pool
 from rampart_seccomp.broker.verifying import Stage
 from rampart_seccomp.calls.call import Setting
-from rampart_seccomp.calls.notification import Listener
+from rampart_seccomp.calls.notification import Listener, Notification
 from rampart_seccomp.calls.starting import system_loaders
 from rampart_seccomp.network.names import HostNames
 from rampart_seccomp.policy import AnyMatcher
@@ -73,6 +73,7 @@ class Deciding:
         self._changing = threading.Lock()
         self._caught_up = threading.Condition()
         self._asked_for = self._collected = 0
+        self._answered = 0
         self.dns = TreeDns(lambda: self.judge, ledger, telling, pool, upstream)
         self._serve_names()
 
@@ -123,6 +124,12 @@ class Deciding:
                 self._tables = tables
                 self._put_in_force()
 
+    @property
+    def answered(self) -> int:
+        """How many calls the engine has answered."""
+        with self._changing:
+            return self._answered if self.engine is None else self.engine.counts[0]
+
     def question_everything(self) -> None:
         """Have the engine decide nothing from here on, whatever policy comes: Python knows more than it."""
         with self._changing:
@@ -166,6 +173,7 @@ class Deciding:
         if engine is None:
             return True
         with self._changing, self._caught_up:
+            self._answered = engine.counts[0]
             self.engine = None
             self._caught_up.notify_all()
         if stopped:
@@ -182,6 +190,11 @@ class Deciding:
         self.dns.forsake()
         self._changing = threading.Lock()
         self._caught_up = threading.Condition()
+
+    def depart(self, notification: Notification, copy: int, address: bytes) -> bool:
+        """Have the engine wait for a connection; False without one."""
+        with self._changing:
+            return self.engine is not None and self.engine.depart(notification, copy, address)
 
     # What the engine has decided, on its way to the ledger
 
@@ -211,6 +224,7 @@ class Deciding:
 
     def _serve_names(self) -> None:
         self._setting.dns = self.dns if self.judge.names.shared.reach.judges_names else None
+        self._setting.synthetic = self.judge.names
 
     def _put_in_force(self) -> None:
         if self.engine is None or self._tables is None:

@@ -52,7 +52,7 @@ class Decided:
         where: The deciding rule or default, with its place in the policy.
         errno: What the program saw; None for success.
         asked: True if code or a person answered.
-        redirect: What the program was shown instead of the file; None: the file.
+        redirect: What the program was shown, or reached, instead; None: what it asked for.
     """
 
     event: Event

@@ -22,6 +22,7 @@ from rampart_seccomp.calls.stillness import Stillness
 from rampart_seccomp.kernel.libseccomp import number_of
 from rampart_seccomp.kernel.syscalls import name_of
 from rampart_seccomp.policy import AnyMatcher
+from rampart_seccomp.policy.hosts import Network
 from rampart_seccomp.policy.tables import compile_tables
 
 __all__ = ["Engine", "Tables"]
@@ -55,14 +56,18 @@ class Tables:
     _raw: Any
 
     @classmethod
-    def of(cls, matcher: AnyMatcher) -> Tables:
+    def of(cls, matcher: AnyMatcher, questions: tuple[Network, ...]) -> Tables:
         """Compile a policy.
+
+        Args:
+            matcher: The policy.
+            questions: Networks of addresses that stand for others.
 
         Raises:
             OSError: ENOMEM.
         """
         serial = next(_serials)
-        blob = _compiled(matcher)
+        blob = _compiled(matcher, questions)
         made = ffi.new("struct rs_tables **")
         checked(lib.rs_tables_load(ffi.from_buffer(blob), len(blob), serial, made), "load tables")
         return cls(serial, ffi.gc(made[0], lib.rs_tables_free))
@@ -195,6 +200,7 @@ class Engine:
                 number=raw.nr,
                 args=tuple(raw.args),
                 syscall=name_of(raw.nr),
+                arrived=raw.error if raw.arrived else None,
             )
 
     def clear(self) -> None:
@@ -235,6 +241,12 @@ class Engine:
         answered, asked = ffi.new("uint64_t *"), ffi.new("uint64_t *")
         lib.rs_engine_counts(self._raw, answered, asked)
         return answered[0], asked[0]
+
+    def depart(self, notification: Notification, copy: int, address: bytes) -> bool:
+        """Wait for a connection, and give the call as a question again (`arrived`). False: nobody waits."""
+        n = ffi.new("struct rs_notification *")
+        n.id, n.pid, n.nr, n.args = notification.id, notification.tid, notification.number, notification.args
+        return int(lib.rs_engine_depart(self._raw, n, copy, address, len(address))) == 0
 
     def stop(self) -> bool:
         """End the threads; False if one hangs in the kernel: then neither close this nor the listener.

@@ -42,7 +42,7 @@ class Judgement:
         message: For people.
         asked: True if code or a person answered.
         log: Record it even if only denials are recorded.
-        redirect: What is shown instead of the file; None: the file.
+        redirect: What is shown, or reached, instead; None: what was asked for.
     """
 
     event: Event
@@ -203,7 +203,9 @@ class Judge:
         return self.lineage.changed_variables(call.notification.tgid, call.expected.environment)
 
     def _with_names(self, event: Event) -> Event:
-        if isinstance(event, ConnectEvent) and event.address is not None and self.matcher.judges_names:
+        if not isinstance(event, ConnectEvent) or event.names:
+            return event  # an address that stands for a name stands for no other
+        if event.address is not None and self.matcher.judges_names:
             return attrs.evolve(event, names=self.names.of(event.address))
         return event
 
@@ -223,7 +225,7 @@ class Judge:
         return judgement
 
     def _redirect(self, call: Call, judgement: Judgement, redirect: Redirect) -> Judgement | None:
-        """Have something else shown than the file; return the denial if that is not possible."""
+        """Have something else shown, or reached; return the denial if that is not possible."""
 
         def show_masked(fd: int) -> bytes:
             from rampart_seccomp.broker.masking import NotUnderstood, mask_file
@@ -233,7 +235,8 @@ class Judge:
             except NotUnderstood as problem:
                 raise Withheld(_unshown(judgement, f"nothing of it is shown: {problem}")) from None
 
-        name = None if redirect.to is None else self._named(redirect.to)
+        towards = redirect.destination
+        name = None if redirect.to is None or towards is not None else self._named(redirect.to)
         try:
             instead = call.redirect(redirect, name, show_masked)
         except Irreplaceable as problem:
@@ -241,11 +244,14 @@ class Judge:
         if instead is None:
             return None
         process = describe(call.notification, self.lineage)
-        decision = self._decide(attrs.evolve(instead, process=process))
-        if decision.verdict == "allow" and decision.redirect is None:
+        decision = self._decide(self._with_names(attrs.evolve(instead, process=process)))
+        further = decision.redirect
+        # Of a rule for whatever there is, the substitute is led to itself.
+        stays = further is None or (towards is not None and further.destination == towards)
+        if decision.verdict == "allow" and stays:
             return None
-        why = f"what is shown instead may not be read itself: {instead.object}, by {decision.where}"
-        return _unshown(judgement, why)
+        what = "shown instead may not be read" if towards is None else "reached instead may not be reached"
+        return _unshown(judgement, f"what is {what} itself: {instead.object}, by {decision.where}")
 
     def _named(self, name: str) -> bytes:
         """Give the absolute name of what a policy redirects to."""
@@ -282,10 +288,10 @@ def _denied(event: Event, decision: Decision, message: str | None = None) -> Jud
 def _unshown(judgement: Judgement, why: str) -> Judgement:
     """Give the denial of what cannot be redirected as the policy, or an answer, wants it."""
     rule = None if judgement.decision is None else judgement.decision.redirecting
+    denied = Decision(verdict="deny", operation=judgement.event.operation, rule=rule)
     if rule is not None:
-        where = Decision(verdict="deny", operation=Operation.READ, rule=rule).where
-        judgement = attrs.evolve(judgement, rule=rule.name, where=where)
-    return attrs.evolve(judgement, allowed=False, message=why, errno=errno.EACCES, redirect=None)
+        judgement = attrs.evolve(judgement, rule=rule.name, where=denied.where)
+    return attrs.evolve(judgement, allowed=False, message=why, errno=denied.errno, redirect=None)
 
 
 def _allowed(event: Event, decision: Decision) -> Judgement:

@@ -32,6 +32,9 @@ __all__ = ["INSIDE", "Lookups", "TreeDns"]
 
 INSIDE = "built-in: a name with an address inside, which no rule about addresses allows"
 
+EXHAUSTED = "built-in: no synthetic address is left for this tree"
+MANY = "built-in: this tree was given too many names"
+
 _ANSWERS_MAX = 1024
 """Names of one tree for which it is remembered what a person said."""
 
@@ -107,6 +110,11 @@ class Lookups:
             event = attrs.evolve(_event(name, query, who), address=address)
             suggestion = f"a rule about the address too: hosts: [{address}]"
             self._enter(Judgement(event, allowed=False, where=INSIDE, errno=errno.ENOENT), suggestion)
+
+    def note_exhausted(self, name: str, query: str, who: Process | None) -> None:
+        """Put on record that an allowed name is not answered, since the tree has as many as it can get."""
+        where = EXHAUSTED if self.names.shared.reach.synthetic else MANY
+        self._enter(Judgement(_event(name, query, who), allowed=False, where=where, errno=errno.EAGAIN), None)
 
     def reachable(self, address: Address) -> bool:
         """Say whether rules about addresses let the tree connect to this one on some port."""

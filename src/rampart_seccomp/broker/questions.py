@@ -20,7 +20,7 @@ from typing import Any
 import attrs
 
 from rampart_seccomp.calls.notification import Notification
-from rampart_seccomp.events import Event, Operation
+from rampart_seccomp.events import ConnectEvent, Event, Operation
 from rampart_seccomp.policy import Decision, Rule
 from rampart_seccomp.verdicts import Allow, Ask, Deny, Redirect, Verdict
 
@@ -267,13 +267,24 @@ class Questions:
             if self._on_ask is None:
                 return Deny(message="nobody could be asked: there is no approver")
             verdict = _call(_informed(self._on_ask, rule, pending), event)
-        if isinstance(verdict, Redirect) and event.operation is not Operation.READ:
-            return Deny(message="the approver redirects what is no reading of a file")
+        if isinstance(verdict, Redirect) and (problem := _misplaced(verdict, event)) is not None:
+            return Deny(message=problem)
         if isinstance(verdict, Allow | Deny | Redirect):
             return verdict
         if isinstance(verdict, Ask):
             return Deny(message="the approver passed the question on, and nobody is left")
         return Deny(message=f"the approver answered {type(verdict).__name__}, which is no verdict")
+
+
+def _misplaced(redirect: Redirect, event: Event) -> str | None:
+    """Say why an event cannot be answered by a redirect; None if it can."""
+    if event.operation not in (Operation.READ, Operation.CONNECT):
+        return "the approver redirects what is no reading of a file, and no connection"
+    if isinstance(event, ConnectEvent) and event.query is not None:
+        return "the approver redirects what is no connection yet: the name is only looked up"
+    if event.operation is not redirect.operation:
+        return f"the approver redirects a {event.operation} as only a {redirect.operation} can be"
+    return None
 
 
 def _search(event: Event, decision: Decision, notification: Notification, attempt: Hashable) -> int:

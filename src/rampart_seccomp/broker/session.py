@@ -107,6 +107,11 @@ class Session:
     # For the harness
 
     @property
+    def counts(self) -> tuple[int, int]:
+        """How many held calls the engine has answered, and how many were for Python."""
+        return self._deciding.answered, self._answering.taken
+
+    @property
     def denials(self) -> list[Denial]:
         """What was denied, oldest first; the latest 10,000."""
         self._catch_up()

@@ -57,12 +57,15 @@ class IPAddress:
         return raw[: _IN6_HOST.start] + mapped + self.destination.packed + raw[_IN6_HOST.stop :]
 
     def directed(self, raw: bytes, host: Address, port: int) -> bytes:
-        """Name another destination of the same version in the ``struct sockaddr``; it has no scope."""
+        """Name another destination in the ``struct sockaddr``, which must fit its family; it has no scope.
+
+        One that is too short for the kernel stays so.
+        """
         family = raw[: _FAMILY.size]
         if _FAMILY.unpack(family)[0] == socket.AF_INET:
-            return (family + _IN.pack(port, host.packed)).ljust(16, b"\0")
+            return (family + _IN.pack(port, host.packed)).ljust(16, b"\0")[: len(raw)]
         packed = host.packed if host.version == 6 else bytes(10) + b"\xff\xff" + host.packed
-        return family + _IN6.pack(port, 0, packed, 0)
+        return (family + _IN6.pack(port, 0, packed, 0))[: len(raw)]
 
 
 @attrs.frozen

@@ -18,7 +18,7 @@ from rampart_seccomp.calls.shim import lib
 from rampart_seccomp.calls.stillness import Stillness
 from rampart_seccomp.calls.substitutes import Irreplaceable
 from rampart_seccomp.calls.tree_sockets import TreeSockets
-from rampart_seccomp.events import Event
+from rampart_seccomp.events import Address, Event
 from rampart_seccomp.verdicts import Redirect
 
 if TYPE_CHECKING:
@@ -27,11 +27,13 @@ if TYPE_CHECKING:
 __all__ = [
     "Call",
     "CallChanged",
+    "Departed",
     "Linking",
     "NameService",
     "Refusal",
     "Renaming",
     "Setting",
+    "Synthesis",
     "Vigil",
     "Withheld",
 ]
@@ -51,6 +53,10 @@ class Withheld(Exception):
 
 class CallChanged(Exception):
     """The objects moved between pinning and performing: decode and decide again."""
+
+
+class Departed(Exception):
+    """A connection goes on its way without the call, which is answered when something has come of it."""
 
 
 @attrs.frozen
@@ -174,6 +180,28 @@ class NameService(Protocol):
         """Note that the process asks from this socket."""
 
 
+class Meant(Protocol):
+    """What a made-up address stands for: a name, and a real address of it."""
+
+    @property
+    def name(self) -> str:
+        """Lower case, no trailing dot."""
+
+    @property
+    def address(self) -> Address:
+        """Where a connection goes."""
+
+
+class Synthesis(Protocol):
+    """Knows the made-up addresses that the tree got in place of real ones."""
+
+    def meant(self, address: Address) -> Meant | None:
+        """Say what an address stands for; None for one that stands for nothing."""
+
+    def reserved(self, address: Address) -> bool:
+        """Say whether an address is one of those that stand for others, though it may stand for none yet."""
+
+
 @attrs.define(eq=False)
 class Setting:
     """What the calls of one tree share; `names` is the whole broker's.
@@ -188,6 +216,7 @@ class Setting:
         adopters: Processes that adopt orphans (PR_SET_CHILD_SUBREAPER): not all their children are their own.
         features: Families of calls that the policy in force opens, though the tree's filter may refuse them.
         dns: Answers in place of name servers; None if the policy in force has no host names.
+        synthetic: Knows what addresses stand for that the tree got; None: none stands for another.
     """
 
     names: Stillness = attrs.field(factory=Stillness)
@@ -198,6 +227,7 @@ class Setting:
     adopters: set[int] = attrs.field(factory=set)
     features: frozenset[str] = frozenset()
     dns: NameService | None = None
+    synthetic: Synthesis | None = None
 
 
 @attrs.define(eq=False)
@@ -211,6 +241,8 @@ class Call:
         renamings: Names that objects would get.
         linkings: Symbolic links that there would be.
         refusal: A built-in denial, if one applies.
+        depart: Has somebody else wait for a connection and answer, given a copy of the socket and an address;
+            False if nobody does. None: there is nobody.
         guards: Asked while the names are held still, just before names change; one that raises `Withheld`
             prevents it.
     """
@@ -222,6 +254,7 @@ class Call:
     linkings: tuple[Linking, ...] = ()
     refusal: Refusal | None = None
     guards: list[Callable[[], None]] = attrs.field(factory=list)
+    depart: Callable[[int, bytes], bool] | None = None
     _pins: list[Pin] = attrs.field(factory=list)
     _fds: list[int] = attrs.field(factory=list)
 
@@ -238,13 +271,14 @@ class Call:
             CallChanged: Nothing was done; decode again.
             Withheld: Nothing was done; a guard forbids it.
             TargetGone: Nobody waits for the answer any more.
+            Departed: It is not answered yet.
         """
         raise NotImplementedError(type(self).__name__)
 
     def redirect(
         self, redirect: Redirect, name: bytes | None, masked: Callable[[int], bytes]
     ) -> Event | None:
-        """Have the call answered with something else than the file that it reads.
+        """Have the call made with something else than the file that it reads, or the host that it reaches.
 
         Args:
             redirect: With what.
@@ -252,12 +286,12 @@ class Call:
             masked: Gives the file behind a descriptor with its values masked.
 
         Returns:
-            What is read instead, to be judged; None if that is nothing of the file system.
+            What is read or reached instead, to be judged; None if that is nothing that rules are about.
 
         Raises:
             Irreplaceable: The call cannot be answered so.
         """
-        raise Irreplaceable("only an open for reading alone can be redirected")
+        raise Irreplaceable("only an open for reading alone, and a connect, can be redirected")
 
     def cut_before(self, event: Event) -> bool:
         """Keep only what comes before a denied effect, if the call can be done in part; tell if so."""

@@ -18,8 +18,10 @@ import attrs
 from rampart_seccomp.calls.call import Call, Setting
 from rampart_seccomp.calls.notification import Notification, int32
 from rampart_seccomp.calls.shim import checked, ffi, lib
-from rampart_seccomp.calls.sockets import Destination, destination, read_address
+from rampart_seccomp.calls.sockets import Destination, destination, read_address, substituted
+from rampart_seccomp.calls.substitutes import Irreplaceable
 from rampart_seccomp.events import ConnectEvent, Event
+from rampart_seccomp.verdicts import Redirect
 
 __all__ = ["DECODERS", "sendmmsg", "sendmsg", "sendto"]
 
@@ -87,6 +89,15 @@ class SendCall(Call):
     stream: bool = attrs.field(init=False)
     flags: int = attrs.field(init=False)
     messages: list[Message] = attrs.field(init=False, factory=list)
+
+    def redirect(
+        self, redirect: Redirect, name: bytes | None, masked: Callable[[int], bytes]
+    ) -> Event | None:
+        """Leave it to connect(2): data with the first packet is not sent anyhow (`_send`)."""
+        if not self.stream:
+            raise Irreplaceable("only connections are redirected, and no datagram with an address of its own")
+        where = next(each.where for each in self.messages if each.where is not None)
+        return substituted(self, where, redirect, self.copy).event
 
     def perform(self) -> None:
         """Send one message and answer with the number of bytes."""
@@ -358,20 +369,19 @@ def _ensure_own(notification: Notification, pid: int, uid: int, gid: int) -> Non
 
 
 def _same(known: Event | None, judged: Event) -> bool:
-    """Compare destinations; judging may have added the names of an address."""
-    return isinstance(judged, ConnectEvent) and known == attrs.evolve(judged, names=frozenset())
+    """Compare destinations; judging may have added the names of an address that came without any."""
+    if not isinstance(known, ConnectEvent) or not isinstance(judged, ConnectEvent):
+        return False
+    return known == (judged if known.names else attrs.evolve(judged, names=frozenset()))
 
 
 def _judge(call: SendCall) -> None:
-    events: list[Event] = []
-    for message in call.messages:
-        if message.where is None:
-            continue
-        if message.where.refusal is not None:
-            call.refusal = message.where.refusal
-        if message.where.event is not None:
-            events.append(message.where.event)
-    call.events = tuple(dict.fromkeys(events))
+    named = [message.where for message in call.messages if message.where is not None]
+    refused = next((where for where in named if where.refusal is not None), None)
+    call.refusal = None if refused is None else refused.refusal
+    # What is refused stands first: it is what goes on record, and what a vector is cut before.
+    ordered = named if refused is None else [refused, *named]
+    call.events = tuple(dict.fromkeys(where.event for where in ordered if where.event is not None))
 
 
 DECODERS: dict[str, Callable[[Notification, Setting], Call]] = {

@@ -7,15 +7,17 @@ import ipaddress
 import os
 import socket
 import stat
+import sys
 from collections.abc import Callable
 
 import attrs
 
 from rampart_seccomp.calls.addresses import IPAddress, NetlinkAddress, UnixAddress, Unspecified, parse
-from rampart_seccomp.calls.call import Call, NameService, Refusal, Setting
+from rampart_seccomp.calls.call import Call, Departed, NameService, Refusal, Setting
 from rampart_seccomp.calls.notification import AT_FDCWD, Notification, int32
 from rampart_seccomp.calls.pins import Pin
 from rampart_seccomp.calls.shim import checked, lib
+from rampart_seccomp.calls.substitutes import Irreplaceable
 from rampart_seccomp.events import (
     DNS_PORT,
     Address,
@@ -25,10 +27,21 @@ from rampart_seccomp.events import (
     ListenEvent,
     Operation,
 )
+from rampart_seccomp.verdicts import Redirect
 
-__all__ = ["DECODERS", "Destination", "bind", "connect", "destination", "listen", "read_address"]
+__all__ = [
+    "DECODERS",
+    "Destination",
+    "bind",
+    "connect",
+    "destination",
+    "listen",
+    "read_address",
+    "substituted",
+]
 
 OTHER_NAME_SERVICE = "a name service beside the broker's"
+STANDS_FOR_NOTHING = "a synthetic address that stands for no name"
 
 _SO_BINDTOIFINDEX = 62
 _UNIX_MAX = 110  # sizeof(struct sockaddr_un)
@@ -69,7 +82,6 @@ def destination(call: Call, raw: bytes, copy: int) -> Destination:
     Raises:
         OSError: As connect(2) has it: EINVAL, EAFNOSUPPORT, and for unix paths what resolving them gives.
     """
-    notification = call.notification
     domain, kind = _kind(copy)
     address = parse(raw)
     if isinstance(address, Unspecified):
@@ -83,14 +95,62 @@ def destination(call: Call, raw: bytes, copy: int) -> Destination:
         if address.port == DNS_PORT and call.setting.dns is not None:
             _ensure_at_large(copy)
             return _name_service(call.setting.dns, raw, address, kind)
-        if address.destination.is_loopback:
-            _ensure_at_large(copy)
-        event = ConnectEvent(
-            protocol=kind, address=address.destination, port=address.port, syscall=notification.syscall
-        )
-        return Destination(address.rewritten(raw), event)
+        return _ip_destination(call, raw, address, kind, copy)
     _expect(domain, socket.AF_UNIX)
     return _unix_destination(call, raw, address)
+
+
+def _ip_destination(call: Call, raw: bytes, address: IPAddress, kind: str, copy: int) -> Destination:
+    """Say where an IP address leads: one that stands for a name and its real address leads to that."""
+    synthetic = call.setting.synthetic
+    meant = None if synthetic is None else synthetic.meant(address.host)
+    if meant is not None:
+        host, names = meant.address, frozenset({meant.name})
+        raw = address.directed(raw, host, address.port)
+    else:
+        host, names = address.destination, frozenset[str]()
+        raw = address.rewritten(raw)
+    if host.is_loopback:
+        _ensure_at_large(copy)
+    event = ConnectEvent(
+        protocol=kind, address=host, port=address.port, names=names, syscall=call.notification.syscall
+    )
+    refusal = None
+    if meant is None and synthetic is not None and synthetic.reserved(address.host):
+        refusal = Refusal(STANDS_FOR_NOTHING, errno.ECONNREFUSED)
+    return Destination(raw, event, refusal)
+
+
+def substituted(call: Call, where: Destination, redirect: Redirect, copy: int) -> Destination:
+    """Give what a connection is made to instead, for the socket that ``copy`` is.
+
+    An IPv6 socket reaches an IPv4 substitute by its v4-mapped address, unless it is for IPv6 alone (ipv6(7)).
+
+    Raises:
+        Irreplaceable: There is no way from this socket to the substitute.
+    """
+    if redirect.destination is None:
+        raise Irreplaceable("a connection is only redirected to an address")
+    host, port = redirect.destination
+    address = parse(where.raw)
+    if not isinstance(address, IPAddress):
+        raise Irreplaceable(f"a unix socket cannot be connected {redirect}")
+    if port == DNS_PORT and call.setting.dns is not None:
+        raise Irreplaceable("what goes to port 53 ends at the broker")
+    domain, kind = _kind(copy)
+    if host.version == 6 and int.from_bytes(where.raw[:2], sys.byteorder) == socket.AF_INET:
+        raise Irreplaceable(f"an IPv4 socket cannot be connected {redirect}")
+    if host.version == 4 and domain == socket.AF_INET6:
+        with socket.socket(fileno=os.dup(copy)) as probe:
+            if probe.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
+                raise Irreplaceable(f"a socket for IPv6 alone cannot be connected {redirect}")
+    if host.is_loopback:
+        try:
+            _ensure_at_large(copy)
+        except OSError:
+            raise Irreplaceable("a socket that is bound to an interface is not redirected here") from None
+    event = ConnectEvent(protocol=kind, address=host, port=port, syscall=call.notification.syscall)
+    return Destination(address.directed(where.raw, host, port), event)
 
 
 def _ensure_at_large(copy: int) -> None:
@@ -177,31 +237,76 @@ class SocketCall(Call):
             result = self.act()
         if result == -errno.EINTR:
             notification.ensure_valid()
-        checked(result, notification.syscall)
+        self._answer(result)
+
+    def _answer(self, result: int) -> None:
+        checked(result, self.notification.syscall)
         self.close()
-        notification.reply(result)
+        self.notification.reply(result)
 
 
 def connect(notification: Notification, setting: Setting) -> Call:
     """Decode connect(fd, address, size)."""
-    call = SocketCall(notification, setting)
+    call = ConnectCall(notification, setting)
     with call.decoding():
         _, address, size = notification.args[:3]
-        copy = _copy(call)
+        call.copy = _copy(call)
         raw = read_address(notification, address, int32(size))
-        where = destination(call, raw, copy)
+        call.where = where = destination(call, raw, call.copy)
         call.events = () if where.event is None else (where.event,)
         call.refusal = where.refusal
-        call.act = lambda: _connect(call, copy, where)
+        call.act = call.connect
     return call
 
 
-def _connect(call: Call, copy: int, where: Destination) -> int:
-    result = lib.rs_connect(call.notification.identity, copy, where.raw, len(where.raw))
-    if where.asks is not None and call.setting.dns is not None:
-        # Before the answer: until then nobody can ask anything on this socket.
-        call.setting.dns.note(call.notification, copy, *where.asks)
-    return result
+@attrs.define(eq=False)
+class ConnectCall(SocketCall):
+    """Connect the copied socket."""
+
+    copy: int = attrs.field(init=False)
+    where: Destination = attrs.field(init=False)
+
+    def perform(self) -> None:
+        """Connect; waiting, only if nobody else does."""
+        result = self._briefly(self.depart) if self.depart is not None and self._waits() else None
+        if result is None:
+            super().perform()
+        else:
+            self._answer(result)
+
+    def _waits(self) -> bool:
+        """Tell whether it is a stream of IP that blocks."""
+        event = self.where.event
+        stream = isinstance(event, ConnectEvent) and event.protocol == "tcp"
+        return stream and self.where.asks is None and os.get_blocking(self.copy)
+
+    def _briefly(self, depart: Callable[[int, bytes], bool]) -> int | None:
+        """Give the result if there is one at once; None: to be waited for here."""
+        raw, notification = self.where.raw, self.notification
+        identity = notification.identity
+        notification.ensure_valid()
+        result = int(lib.rs_connect_briefly(identity, self.copy, raw, len(raw)))
+        if result == -errno.EINTR:
+            notification.ensure_valid()
+            if depart(self.copy, raw):
+                raise Departed
+        return None if result in (-errno.EINTR, -errno.ESTALE) else result
+
+    def connect(self) -> int:
+        """Connect it, and note who asks the tree's own name service."""
+        where, notification, service = self.where, self.notification, self.setting.dns
+        result = lib.rs_connect(notification.identity, self.copy, where.raw, len(where.raw))
+        if where.asks is not None and service is not None:
+            # Before the answer: until then nobody can ask anything on this socket.
+            service.note(notification, self.copy, *where.asks)
+        return result
+
+    def redirect(
+        self, redirect: Redirect, name: bytes | None, masked: Callable[[int], bytes]
+    ) -> Event | None:
+        """Connect it to another address."""
+        self.where = substituted(self, self.where, redirect, self.copy)
+        return self.where.event
 
 
 def listen(notification: Notification, setting: Setting) -> Call:

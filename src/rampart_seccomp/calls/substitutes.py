@@ -1,4 +1,4 @@
-"""What an open file is replaced by: bytes of ours in a sealed memfd (memfd_create(2))."""
+"""What an open file, or the host of a connection, is replaced by; bytes are in a sealed memfd."""
 
 from __future__ import annotations
 

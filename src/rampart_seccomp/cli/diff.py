@@ -78,7 +78,7 @@ def _decided(difference: Difference, width: int, a: str, b: str) -> Iterator[str
     for name, decision in ((a, difference.a), (b, difference.b)):
         where = decision.where if decision.rule or decision.reason != "default" else "default"
         if decision.redirect is not None and decision.verdict != "deny":
-            where += f"; shown: {decision.redirect}"
+            where += f"; {decision.redirect.effect}: {decision.redirect}"
         yield f"    {_shown(name):<{width}}  {decision.verdict:<5}  {printable(where)}"
 
 

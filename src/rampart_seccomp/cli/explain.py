@@ -138,7 +138,7 @@ def _reasons(matcher: AnyMatcher, explanation: Explanation) -> Iterator[str]:
     if decision.message:
         yield f"  message      {printable(decision.message)}"
     if explanation.shown is not None:
-        yield f"  shown        {printable(explanation.shown)}"
+        yield f"  {explanation.effect:<11}  {printable(explanation.shown)}"
     yield f"  {explanation.flip:<11}  {printable(explanation.suggestion)}"
 
 

@@ -70,7 +70,12 @@ class _Known(NamedTuple):
         known, bits = self.bits.get(word, (0, 0))
         if value & ~mask or (bits ^ value) & known & mask:
             return self
-        return _Known(self.bits, (*self.excluded, condition))._settled(word)
+        open_bits = mask & ~known
+        if open_bits == 0:
+            return None
+        if open_bits & (open_bits - 1) == 0:
+            return self.where(_Condition(word, open_bits, ~value & open_bits))
+        return _Known(self.bits, (*self.excluded, condition))  # settled: nothing new is known of the bits
 
     def _settled(self, word: int) -> _Known | None:
         """Draw the conclusions about a word: what is excluded but for one bit gives that bit."""

@@ -49,6 +49,9 @@ class Lookups(Protocol):
     def note_inside(self, name: str, query: str, who: Any, addresses: Iterable[Address]) -> None:
         """Put on record which addresses of an allowed name are kept from the tree."""
 
+    def note_exhausted(self, name: str, query: str, who: Any) -> None:
+        """Put on record that no address is left for an allowed name."""
+
     def reachable(self, address: Address) -> bool:
         """Say whether rules about addresses let the tree connect to this one on some port."""
 
@@ -113,7 +116,10 @@ class Answers:
     def _names_of(self, reverse: str) -> frozenset[str]:
         address = _reversed(reverse)
         names = self._lookups.names
-        return frozenset() if address is None else names.bound(address) | names.vouched(address)
+        if address is None:
+            return frozenset()
+        meant = names.meant(address)
+        return frozenset({meant.name}) if meant else names.bound(address) | names.vouched(address)
 
     def _resolved(self, reply: _Reply, name: str, kind: str, who: Any, *, asked: bool) -> bytes:
         from dnslib import RCODE
@@ -144,8 +150,9 @@ class Answers:
         kept = [each for each in found if self._upstream.inside(each) and not self._lookups.reachable(each)]
         if kept:
             self._lookups.note_inside(name, kind, who, kept)
-        given = [address for address in found if address not in kept]
-        if not names.bind(name, given):
+        given = names.answer(name, [address for address in found if address not in kept])
+        if given is None:
+            self._lookups.note_exhausted(name, kind, who)
             return reply.coded(RCODE.SERVFAIL)
         return reply.addresses(given, ttl) if found else reply.coded(code)
 

@@ -14,10 +14,12 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from rampart_seccomp.events import Address
 from rampart_seccomp.network.addresses import is_inside
+from rampart_seccomp.network.synthetic import Meant, Synthetic
+from rampart_seccomp.policy.hosts import Network
 from rampart_seccomp.policy.reach import Reach
 
 __all__ = ["HostNames", "TreeNames", "canonical", "read_hosts"]
@@ -72,9 +74,11 @@ class HostNames:
         inside: Says which addresses are no answer for a public name.
         written: The text of /etc/hosts; None to read it. It is read once: a tree may be able to change it.
         known: Addresses that restricted names had so far.
+        ranges: Networks of the addresses that stood for names so far.
 
     Attributes:
         hosts: What /etc/hosts says about names that the policy means.
+        ranges: Networks of addresses that may stand for names, under this policy or an earlier one.
     """
 
     FRESH = 2.0
@@ -86,8 +90,10 @@ class HostNames:
         inside: Callable[[Address], bool] = is_inside,
         written: bytes | None = None,
         known: Mapping[Address, frozenset[str]] | None = None,
+        ranges: tuple[Network, ...] = (),
     ) -> None:
         self.reach = reach
+        self.ranges = tuple(dict.fromkeys((*ranges, *reach.synthetic)))
         self.inside = inside
         self._written = _hosts_file() if written is None else written
         self.hosts = _spoken_of(read_hosts(self._written), reach, inside) if reach.judges_names else {}
@@ -102,7 +108,7 @@ class HostNames:
         """Give the same under another policy; an address stays that of the names that are still there."""
         kept = reach.restricted
         known = {address: found & kept for address, found in self._known.items() if found & kept}
-        return HostNames(reach, self.inside, self._written, known)
+        return HostNames(reach, self.inside, self._written, known, self.ranges)
 
     def restricted(self, address: Address, *, ask: bool) -> frozenset[str]:
         """Give the restricted names for an address; if there is none yet, ``ask`` has the resolver asked."""
@@ -156,12 +162,32 @@ class TreeNames:
     def __init__(self, shared: HostNames) -> None:
         self.shared = shared
         self._told = _Told()
+        self._synthetic = Synthetic()
 
     def under(self, shared: HostNames) -> TreeNames:
         """Give the same under another policy: what the tree was told stays, and is judged anew."""
         names = TreeNames(shared)
         names._told = self._told
+        names._synthetic = self._synthetic
         return names
+
+    def answer(self, name: str, addresses: Sequence[Address]) -> list[Address] | None:
+        """Give what the tree gets for a name that has these addresses, and note it; None if it has too many.
+
+        These are the addresses themselves, or those that stand for them (`Policy.names`).
+        """
+        ranges = self.shared.reach.synthetic
+        if ranges:
+            return self._synthetic.give(name, addresses, ranges)
+        return list(addresses) if self.bind(name, addresses) else None
+
+    def meant(self, address: Address) -> Meant | None:
+        """Say what an address stands for that the tree got in place of a real one; None for others."""
+        return self._synthetic.meant(address)
+
+    def reserved(self, address: Address) -> bool:
+        """Say whether an address is one of those that stand for others, though it may stand for none yet."""
+        return any(address in network for network in self.shared.reach.synthetic)
 
     def bind(self, name: str, addresses: Iterable[Address]) -> bool:
         """Note that the tree gets these addresses for a name; False if it has too many: then it must not."""

@@ -25,6 +25,7 @@ from rampart_seccomp.policy.model import Policy
 from rampart_seccomp.policy.rules import PolicyTest
 from rampart_seccomp.policy.stack import AnyMatcher
 from rampart_seccomp.policy.terms import FILE_OPERATIONS, to_operations
+from rampart_seccomp.verdicts import Redirect
 
 __all__ = ["DIRECTORY", "HOME", "events", "run_tests"]
 
@@ -82,7 +83,16 @@ def _failure(matcher: AnyMatcher, test: PolicyTest) -> str | None:
                 f"the test fails: {event.operation} of {_shown(test)} is decided "
                 f"by {decision.where}, and not by {test.by}"
             )
+        if test.redirect is not None and decision.redirect != (test.redirect or None):
+            return (
+                f"the test fails: {event.operation} of {_shown(test)} is "
+                f"{_redirected(decision.redirect)}, and should be {_redirected(test.redirect)}"
+            )
     return None
+
+
+def _redirected(redirect: Redirect | bool | None) -> str:
+    return f"redirected {redirect}" if redirect else "redirected nowhere"
 
 
 def _shown(test: PolicyTest) -> str:

@@ -29,7 +29,8 @@ class Decision:
         source: In a stack, where that layer was loaded from.
         others: In a stack, what other layers say that is no allow either. If the verdict is ask, then each of
             these asks, too, and needs an answer of its own.
-        redirecting: The rule that says what is shown, if this comes to be allowed; None: the file itself.
+        redirecting: The rule that says what is shown, or reached, if this comes to be allowed; None: what was
+            asked for.
     """
 
     verdict: str
@@ -44,7 +45,7 @@ class Decision:
 
     @property
     def redirect(self) -> Redirect | None:
-        """What is shown instead of the file, if this comes to be allowed; None: the file itself."""
+        """What is shown, or reached, instead, if this comes to be allowed; None: what was asked for."""
         return None if self.redirecting is None else self.redirecting.redirect
 
     @property

@@ -66,12 +66,18 @@ class Explanation:
 
     @property
     def shown(self) -> str | None:
-        """What a program sees instead of the file, and which rule says so; None: what is there."""
+        """What a program sees or reaches instead, and which rule says so; None: what it asks for."""
         rule = self.decision.redirecting
         if rule is None or rule.redirect is None or self.decision.verdict == "deny":
             return None
         place = f" ({os.path.basename(rule.place)})" if rule.place else ""
         return f"{_substitute(rule.redirect)}, by {rule.name}{place}"
+
+    @property
+    def effect(self) -> str:
+        """What becomes of what is `shown`, in a word: ``shown`` or ``reached``."""
+        redirect = self.decision.redirect
+        return "shown" if redirect is None else redirect.effect
 
     def __str__(self) -> str:
         decision = self.decision
@@ -81,7 +87,7 @@ class Explanation:
         if decision.message:
             lines.append(f"  message: {decision.message}")
         if self.shown is not None:
-            lines.append(f"  shown: {self.shown}")
+            lines.append(f"  {self.effect}: {self.shown}")
         for loser in self.losers:
             place = f" ({os.path.basename(loser.place)})" if loser.place else ""
             lines.append(f"  not by {loser.name}{place}, which says {loser.verdict}: {loser.why}")
@@ -141,6 +147,8 @@ def _losers(matcher: Matcher, event: Event) -> list[Loser]:
 
 
 def _substitute(redirect: Redirect) -> str:
+    if redirect.destination is not None:
+        return f"{redirect.to} instead"
     if redirect.to is not None:
         return f"the file {redirect.to} instead"
     return "*** in place of its values" if redirect.mask is not None else "other content"
@@ -170,7 +178,7 @@ def _why(entry: Entry, match: Match, decision: Decision, subject: Subject) -> st
         keys = [key for key in KINDS if getattr(rule, key)]
         return f"no match in its {' and '.join(f'`{key}`' for key in keys)}"
     if rule is decision.redirecting and decision.verdict != "deny":
-        return "it says what is shown"
+        return f"it says what is {'shown' if rule.redirect is None else rule.redirect.effect}"
     if decision.grant is not None:
         return "answered by the grant" if rule.verdict == "ask" else "the grant is stronger"
     if rule.verdict == decision.verdict:

@@ -57,6 +57,7 @@ def _add(united: Draft, nearer: Draft, without: Collection[str] = ()) -> None:
     united.audit = united.audit if nearer.audit is None else nearer.audit
     united.limits.update(nearer.limits)
     united.linger = united.linger if nearer.linger is None else nearer.linger
+    united.names = united.names if nearer.names is None else nearer.names
     united.grants = _distinct(united.grants, nearer.grants)
     united.drop = _distinct(united.drop, nearer.drop)
     united.pass_ = _distinct(united.pass_, nearer.pass_)

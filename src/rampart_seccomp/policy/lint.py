@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 import attrs
 
-from rampart_seccomp.events import Operation
+from rampart_seccomp.events import Address, ConnectEvent, Operation
 from rampart_seccomp.policy.actors import actor_remarks
 from rampart_seccomp.policy.anchors import Anchors
+from rampart_seccomp.policy.answering import is_within
 from rampart_seccomp.policy.commands import parse_command
 from rampart_seccomp.policy.covering import covers, includes
 from rampart_seccomp.policy.globs import ANY, SETS, Glob, Tail, Wildcard, parse
@@ -69,6 +70,7 @@ def check(policy: Policy) -> list[Finding]:
     nothing = changes_nothing(policy)
     if nothing is not None:
         findings.append(Finding("warning", nothing, own, None, "features"))
+    findings += [Finding("warning", message, own, None, "names") for message in _answering(policy)]
     findings += _secrets(policy, own)
     findings += _grants(policy)
     findings += _links(policy, own)
@@ -91,6 +93,22 @@ def _own_file(policy: Policy) -> str | None:
     if source is not None and source.startswith("profile:"):
         return f"{source.partition(':')[2]}.yaml"
     return source
+
+
+def _answering(policy: Policy) -> Iterator[str]:
+    """Say where made-up addresses are for nothing, or are in the way of rules about addresses."""
+    if not policy.names.synthetic:
+        return
+    texts = [text for rule in policy.rules for text in rule.hosts]
+    texts += [text for rule in policy.rules for excepted in rule.excepted for text in excepted.hosts]
+    patterns = {text: parse_host(text) for text in texts}
+    granted = [grant.host_pattern for grant in policy.grants]
+    if not any(each is not None and each.by_name for each in (*patterns.values(), *granted)):
+        yield "synthetic addresses are for nothing: no rule is about a host name"
+    for text, pattern in patterns.items():
+        for network in policy.names.synthetic:
+            if pattern.network is not None and is_within(pattern.network, network):
+                yield f"{text!r} is never reached by its address: those of {network} stand for names"
 
 
 def _secrets(policy: Policy, own: str | None) -> Iterator[Finding]:
@@ -148,14 +166,11 @@ def _remarks(policy: Policy, rule: Rule, unreachable: Unreachable) -> Iterator[t
         if parse_local(text).network is None and parse_local(text).ports == ((0, 65535),):
             yield "warning", f".ports[{index}]", f"{text!r} matches every port; leave `ports` out to say so"
     for index, text in enumerate(rule.hosts):
-        what = _whole(parse_host(text))
+        # A rule that leads connections elsewhere has to name them.
+        what = None if rule.redirect is not None else _whole(parse_host(text))
         if what is not None:
             yield "warning", f".hosts[{index}]", f"{text!r} matches {what}; without `hosts` a rule covers all"
-        if (
-            rule.verdict != "allow"
-            and parse_host(text).beneath
-            and policy.default[Operation.CONNECT] == "allow"
-        ):
+        if rule.restricts and parse_host(text).beneath and policy.default[Operation.CONNECT] == "allow":
             yield (
                 "warning",
                 f".hosts[{index}]",
@@ -264,8 +279,11 @@ def _shown_by_another(policy: Policy, rule: Rule) -> str | None:
 
 
 def _redirect_remarks(policy: Policy, rule: Rule) -> Iterator[tuple[str, str, str]]:
-    """Say where a program can write back what it was shown, as editors and ``sed -i`` do."""
+    """Say where a program can write back what it was shown, or does not get what it should."""
     if rule.redirect is None:
+        return
+    if rule.redirect.destination is not None:
+        yield from _unreached(policy, rule, *rule.redirect.destination)
         return
     guarded = any(
         other.verdict != "allow" and Operation.MODIFY in other.operations and not _separate(other, rule)
@@ -282,6 +300,21 @@ def _redirect_remarks(policy: Policy, rule: Rule) -> Iterator[tuple[str, str, st
             f"what {rule.name!r} redirects may be written: a program that edits such a file writes back "
             "what it was shown; deny `write` of it",
         )
+
+
+def _unreached(policy: Policy, rule: Rule, address: Address, port: int) -> Iterator[tuple[str, str, str]]:
+    """Say where the substitute of a connection may not be reached itself, or is led elsewhere again."""
+    assert rule.redirect is not None
+    decision = policy.matcher().laxest(ConnectEvent(protocol="tcp", address=address, port=port))
+    further = decision.redirect
+    if decision.verdict == "deny":
+        problem = f"may not be reached itself, by {decision.where}: allow to connect there"
+    elif further is not None and further.destination != rule.redirect.destination:
+        assert decision.redirecting is not None
+        problem = f"is redirected {further} itself: add it to `except` of {decision.redirecting.name!r}"
+    else:
+        return
+    yield "warning", ".redirect", f"{rule.redirect.to}, to which {rule.name!r} redirects, {problem}"
 
 
 def _separate(one: Rule, other: Rule) -> bool:

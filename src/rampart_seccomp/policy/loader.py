@@ -220,6 +220,7 @@ def _build(draft: Draft, source: str, files: list[str]) -> Policy:
             features=draft.features,
             limits=Limits(**draft.limits),
             linger=bool(draft.linger),
+            names="resolved" if draft.names is None else draft.names,
             tests=draft.tests,
             audit="all" if draft.audit is None else draft.audit,
             source=source,

@@ -53,7 +53,8 @@ class Matcher:
         home: Real path of the home that ``~`` means.
         directory: Real path of the directory that ``./`` means.
         ordered: What is built in and the rules, in the order in which they speak.
-        redirects: What is shown in place of files, as the restrictions that this is; the strictest first.
+        redirects: What is shown in place of files, and reached in place of hosts, by operation, as the
+            restrictions that this is; the strictest first.
         host_patterns: All patterns of ``hosts:``, those of exceptions and grants included.
         host_names: The exact host names among them.
         judges_names: True if some of them is about names: then the broker answers DNS.
@@ -111,7 +112,10 @@ class Matcher:
         self.ordered = tuple(entries)
         redirecting = [rule for rule in policy.effective if rule.redirect is not None]
         redirecting.sort(key=lambda rule: rule.redirect is not None and not rule.redirect.hides)
-        self.redirects = tuple(map(binding.redirect, redirecting))
+        self.redirects = {
+            operation: tuple(binding.redirect(rule) for rule in redirecting if operation in rule.operations)
+            for operation in (Operation.READ, Operation.CONNECT)
+        }
         self.automaton = Automaton(binding.patterns)
         self.entries = {
             operation: tuple(entry for entry in entries if operation in entry.operations)
@@ -324,17 +328,14 @@ class Matcher:
         if nameless is not None:
             return nameless
         decision = self._spoken(subject)
-        redirecting = None
-        if subject.event.operation is Operation.READ:
-            redirecting = next(
-                (each.rule for each in self.redirects if each.match(subject) is Match.YES), None
-            )
-        # Whatever it is that allows: what is shown is restricted all the same.
+        redirects = self.redirects.get(subject.event.operation, ())
+        redirecting = next((each.rule for each in redirects if each.match(subject) is Match.YES), None)
+        # Whatever it is that allows: what is shown, or reached, is restricted all the same.
         return decision if redirecting is None else attrs.evolve(decision, redirecting=redirecting)
 
     def about(self, operation: Operation) -> tuple[Entry, ...]:
         """Give all entries on an operation; first those that say what is shown, which leave open whether."""
-        return (*(self.redirects if operation is Operation.READ else ()), *self.entries[operation])
+        return (*self.redirects.get(operation, ()), *self.entries[operation])
 
     def _spoken(self, subject: Subject) -> Decision:
         operation = subject.event.operation

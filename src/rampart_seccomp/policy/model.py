@@ -13,6 +13,7 @@ import attrs
 
 from rampart_seccomp.errors import PolicyError
 from rampart_seccomp.events import Operation
+from rampart_seccomp.policy.answering import Names, to_names
 from rampart_seccomp.policy.environment import Environment
 from rampart_seccomp.policy.exemptions import Exemption
 from rampart_seccomp.policy.features import to_features
@@ -94,6 +95,8 @@ class Policy:
         features: Families of system calls that are opened by name, such as ``sysv-ipc``; none if not given.
         limits: What a tree may use up.
         linger: Whether what a command leaves running lives until its broker is closed.
+        names: What a look-up of a name is answered with: ``resolved``, ``synthetic`` or a mapping, as in a
+            file; held as `Names`.
         tests: What was written under ``tests:``; it held when the policy was loaded.
         audit: ``all`` or ``denials``: what is recorded.
         version: 1.
@@ -109,6 +112,7 @@ class Policy:
     features: frozenset[str] = attrs.field(default=frozenset(), converter=to_features)
     limits: Limits = attrs.field(factory=Limits)
     linger: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))
+    names: Names = attrs.field(factory=Names, converter=to_names, repr=str)
     tests: tuple[PolicyTest, ...] = attrs.field(default=(), converter=_tests)
     audit: str = attrs.field(default="all", validator=_audit)
     version: int = attrs.field(default=1, validator=_version)
@@ -214,6 +218,7 @@ class Policy:
             "features": sorted(self.features),
             "limits": attrs.asdict(self.limits),
             "linger": self.linger,
+            "names": str(self.names),
             "tests": [_content(test) for test in self.tests],
             "audit": self.audit,
         }

@@ -11,7 +11,7 @@ import functools
 import ipaddress
 from collections.abc import Iterable, Iterator
 
-from rampart_seccomp.events import Address, ConnectEvent
+from rampart_seccomp.events import Address, ConnectEvent, Operation
 from rampart_seccomp.policy.decisions import Decision
 from rampart_seccomp.policy.hosts import HostPattern
 from rampart_seccomp.policy.matcher import Matcher
@@ -35,10 +35,12 @@ class Reach:
 
     Attributes:
         judges_names: True if the policy says something about names.
+        synthetic: Networks of which names are answered; empty: with their real addresses.
     """
 
     def __init__(self, matcher: AnyMatcher) -> None:
         self.judges_names = matcher.judges_names
+        self.synthetic = matcher.policy.names.synthetic if self.judges_names else ()
         self._matcher = matcher
         self._patterns = matcher.host_patterns
         self._somewhere = _unnamed(self._patterns)
@@ -106,7 +108,7 @@ def _unnamed(patterns: Iterable[HostPattern]) -> tuple[Address, Address]:
 
 
 def _restricted(layer: Matcher) -> Iterator[str]:
-    for entry in layer.ordered:
+    for entry in (*layer.ordered, *layer.redirects[Operation.CONNECT]):
         stricter = (entry.conditions,) if entry.strict else entry.excepts
         for conditions in stricter:
             yield from (host.name for host in conditions.hosts if host.name is not None)

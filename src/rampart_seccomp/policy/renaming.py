@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["widens"]
 
+KNOWN_MAX = 64
+"""Renames from one state that are remembered."""
+
 EVERYTHING: Tail = (ANY,)
 ITSELF: Tail = ()
 
@@ -96,15 +99,31 @@ def widens(
 ) -> Decision | None:
     """Implement `Matcher.widens`, grants aside."""
     old, new = matcher.automaton.walk(old_name), matcher.automaton.walk(new_name)
-    if old is new:
+    if old.positions == new.positions:
         return None
+    # What patterns say beneath a name depends on its state alone.
+    known: dict[object, tuple[Decision | None]] = old.memo.setdefault(widens, {})  # type: ignore[assignment]
+    key = (new.positions, directory, program)
+    found = known.get(key)
+    if found is None:
+        found = (_widens(matcher, old_name, new_name, directory, program),)
+        if len(known) >= KNOWN_MAX:
+            known.clear()
+        known[key] = found
+    return found[0]
+
+
+def _widens(
+    matcher: Matcher, old_name: bytes, new_name: bytes, directory: bool, program: bool
+) -> Decision | None:
+    old, new = matcher.automaton.walk(old_name), matcher.automaton.walk(new_name)
     # Neither a port nor, for what is no program, an exec has anything to do with the name.
     aside = {Operation.LISTEN} if program else {Operation.LISTEN, Operation.EXEC}
     for operation in Operation:
         lost = None if operation in aside else _lost(matcher, operation, old, new, directory)
         if lost is not None and _keeps(matcher, operation, old_name, new_name, directory):
             lost = None
-        if lost is None and operation is Operation.READ and matcher.redirects:
+        if lost is None and operation is Operation.READ and matcher.redirects[Operation.READ]:
             lost = _revealed(matcher, old, new, directory)
         if lost is None and program and operation in matcher.process_operations:
             lost = _renamed_program(matcher, operation, old, new, directory)
@@ -115,7 +134,7 @@ def widens(
 
 def _speaking(matcher: Matcher, operation: Operation) -> tuple[Entry, ...]:
     """Give all that a rule says about an operation: whether it is allowed, and what is shown then."""
-    return matcher.entries[operation] + (matcher.redirects if operation is Operation.READ else ())
+    return matcher.entries[operation] + matcher.redirects.get(operation, ())
 
 
 def _revealed(matcher: Matcher, old: State, new: State, directory: bool) -> Decision | None:
@@ -127,11 +146,11 @@ def _revealed(matcher: Matcher, old: State, new: State, directory: bool) -> Deci
     if min([default, *(region.entry.level for region in after)]) == denied and not matcher.policy.grants:
         return None
     kept = [region for region in after if region.entry.level == denied]
-    for entry in matcher.redirects:
+    for entry in matcher.redirects[Operation.READ]:
         for region in _regions(entry, Operation.READ, old, directory):
             alike = [
                 other
-                for each in matcher.redirects
+                for each in matcher.redirects[Operation.READ]
                 if _shows_no_more(each, entry)
                 for other in _regions(each, Operation.READ, new, directory)
             ]

@@ -48,8 +48,8 @@ class Rule:
         timeout: Seconds until an unanswered question is a denial; None for the broker's own.
         log: Record what the rule allows even if the policy records denials only.
         decide: Answers the question of an ``ask`` rule instead of a person.
-        redirect: What is shown in place of the files, whatever else allows to read them; in a rule that
-            allows ``read`` and nothing else.
+        redirect: What is shown in place of the files, or reached in place of the hosts, whatever else allows
+            to read or reach them; in a rule that allows ``read``, or ``connect``, and nothing else.
         reason: Why the rule is there, in one line.
         file: File the rule was read from; None for a rule made in Python.
         line: Its line there, from 1.
@@ -101,16 +101,36 @@ class Rule:
         for key, verdicts in (("timeout", "ask"), ("decide", "ask"), ("errno", "ask deny")):
             if getattr(self, key) is not None and self.verdict not in verdicts.split():
                 raise self._error(key, f"`{key}` means nothing in a rule that says {self.verdict}")
-        if self.redirect is not None and (self.verdict != "allow" or self.operations != {Operation.READ}):
-            raise self._error(
-                "redirect",
-                "only reading can be redirected",
-                "write `allow: read`, and other rules for the rest",
-            )
+        if self.redirect is not None:
+            self._check_redirect(self.redirect)
+
+    def _check_redirect(self, redirect: Redirect) -> None:
+        if self.verdict != "allow" or self.operations not in ({Operation.READ}, {Operation.CONNECT}):
+            problem = "only reading, or only connecting, can be redirected"
+            hint = "write `allow: read` or `allow: connect`, and other rules for the rest"
+            raise self._error("redirect", problem, hint)
+        if self.operations != {redirect.operation}:
+            connecting = self.operations == {Operation.CONNECT}
+            what, to = ("connection", "'127.0.0.1:8443'") if connecting else ("file", "FILE")
+            problem = f"a {what} cannot be redirected {redirect}"
+            raise self._error("redirect", problem, f"write redirect: {{to: {to}}}")
+        if Operation.CONNECT in self.operations:
+            self._check_redirected_hosts()
+
+    def _check_redirected_hosts(self) -> None:
+        # Without `hosts` a rule is also about unix sockets, of which none can be connected to an address.
+        if not self.hosts:
+            problem = "a rule that redirects connections names their `hosts`"
+            hint = "for all of them write hosts: ['*', '0.0.0.0/0', '::/0']"
+            raise self._error("redirect", problem, hint)
+        for index, text in enumerate(self.hosts):
+            if text.startswith("unix:"):
+                problem = f"a connection to {text!r} cannot be redirected: unix sockets know no addresses"
+                raise self._error(f"hosts[{index}]", problem, "make a rule of its own for it")
 
     @property
     def restricts(self) -> bool:
-        """True if it keeps anything back: it asks, denies, or shows something else than the file."""
+        """True if it keeps anything back: it asks, denies, or gives something else than was asked for."""
         return self.verdict != "allow" or self.redirect is not None
 
     @property
@@ -189,6 +209,7 @@ class PolicyTest:
         within: The command line beneath whose exec it acts; without `program`, that command acts itself.
         env: Names of the variables that an exec adds or changes.
         by: Name of the rule that must decide; None for any.
+        redirect: What must be shown, or reached, instead; False: nothing else. None: whatever there is.
     """
 
     verdict: str = attrs.field(validator=attrs.validators.in_(VERDICTS))
@@ -201,4 +222,12 @@ class PolicyTest:
     within: str | None = None
     env: tuple[str, ...] = attrs.field(default=(), converter=to_texts)
     by: str | None = None
+    redirect: Redirect | bool | None = None
     line: int | None = attrs.field(default=None, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        if self.redirect not in (None, False) and not isinstance(self.redirect, Redirect):
+            hint = "write redirect: {to: ...}, {mask: values} or false"
+            raise PolicyError(f"{self.redirect!r} is no redirect", key="redirect", hint=hint)
+        if self.redirect is not None and self.verdict == "deny":
+            raise PolicyError("what is denied is not redirected either", key="redirect", hint="leave it out")

@@ -11,6 +11,7 @@ import attrs
 
 from rampart_seccomp.errors import PolicyError
 from rampart_seccomp.events import Event, FileEvent, Operation
+from rampart_seccomp.policy.answering import Names
 from rampart_seccomp.policy.decisions import Decision
 from rampart_seccomp.policy.environment import StackedEnvironment
 from rampart_seccomp.policy.grants import Grant
@@ -88,6 +89,11 @@ class Stack:
     def linger(self) -> bool:
         """True if every layer lets what a command leaves running live on."""
         return all(layer.linger for layer in self.layers)
+
+    @property
+    def names(self) -> Names:
+        """How the first layer that wants made-up addresses wants names answered: that tells names apart."""
+        return next((layer.names for layer in self.layers if layer.names.synthetic), Names())
 
     @property
     def audit(self) -> str:

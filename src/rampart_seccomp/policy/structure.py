@@ -14,6 +14,7 @@ import attrs
 
 from rampart_seccomp.errors import PolicyError
 from rampart_seccomp.events import Operation
+from rampart_seccomp.policy.answering import Names, to_names, to_range
 from rampart_seccomp.policy.document import Items, Node, Pairs
 from rampart_seccomp.policy.environment import check_name, check_variable
 from rampart_seccomp.policy.exemptions import Except, Exemption
@@ -36,15 +37,15 @@ TOP = (
     "environment",
     "limits",
     "linger",
+    "names",
     "tests",
     "audit",
 )
 TOP_LATER: Mapping[str, str | None] = {
-    "names": None,
     "redact": None,
 }
 RULE = ("name", *VERDICTS, *CONDITIONS, "except", "message", "errno", "timeout", "log", "reason", "redirect")
-TEST = (*VERDICTS, "path", "command", "host", "port", "program", "within", "env", "by")
+TEST = (*VERDICTS, "path", "command", "host", "port", "program", "within", "env", "by", "redirect")
 GRANT = ("operation", "path", "command", "host", "port", "rule", "by", "at")
 EXTENSION = ("profile", "file", "without", "except")
 ENVIRONMENT = ("drop", "pass")
@@ -91,6 +92,7 @@ class Draft:
         features: The features that it opens.
         limits: Those that it names, by key.
         linger: None if the file does not say.
+        names: The same.
         places: Line of each key path that an error may be about.
     """
 
@@ -107,6 +109,7 @@ class Draft:
     audit: Any = None
     limits: dict[str, Any] = attrs.Factory(dict)
     linger: bool | None = None
+    names: Names | None = None
     places: dict[str, str] = attrs.Factory(dict)
     lines: dict[str, int] = attrs.Factory(dict)
 
@@ -138,6 +141,8 @@ class Structure(Walker):
             self._limits(keys["limits"], draft)
         if "linger" in keys:
             draft.linger = self._flag(keys["linger"], "linger")
+        if "names" in keys:
+            draft.names = self._names(keys["names"])
         draft.tests = self.items(keys.get("tests"), "tests", self._test)
         return draft
 
@@ -243,6 +248,16 @@ class Structure(Walker):
             self.attempt(lambda limits: Limits(**limits), given, value, path)
             draft.limits.update(given)
 
+    def _names(self, node: Node) -> Names:
+        if not isinstance(node, Pairs):
+            return self.attempt(to_names, self.text(node, "names"), node, "names")
+        keys = self.keys(node, "names", ("synthetic",), {}, "way to answer names")
+        if "synthetic" not in keys:
+            self.fail("no network is named", node, "names", "write {synthetic: '198.18.0.0/15'}")
+        path = "names.synthetic"
+        texts = self.texts(keys["synthetic"], path, to_range, empty="write names: synthetic")
+        return self.attempt(to_names, {"synthetic": texts}, keys["synthetic"], path)
+
     def _flag(self, node: Node, path: str) -> bool:
         value = self.scalar(node, path).value
         if not isinstance(value, bool):
@@ -331,7 +346,7 @@ class Structure(Walker):
 
     def _redirect(self, node: Node, path: str) -> Redirect:
         if not isinstance(node, Pairs):
-            hint = "write {to: FILE} or {mask: values}"
+            hint = "write {to: FILE}, {to: 'ADDRESS:PORT'} or {mask: values}"
             self.fail(f"`redirect` is {node.kind}, and not a mapping", node, path, hint)
         keys = self.keys(node, path, REDIRECT, {}, "redirect")
         given = {key: self.text(value, f"{path}.{key}") for key, value in keys.items()}
@@ -374,8 +389,20 @@ class Structure(Walker):
         for key in TEST[3:]:
             if key == "env" and key in keys:
                 fields[key] = self.texts(keys[key], f"{path}.env", check_variable, empty="leave it out")
+            elif key == "redirect" and key in keys:
+                fields[key] = self._test_redirect(keys[key], f"{path}.redirect")
             elif key in keys:
                 fields[key] = self.word(keys[key], f"{path}.{key}")
         operation = self.text(keys[found[0]], f"{path}.{found[0]}")
         self.attempt(to_operations, operation, keys[found[0]], f"{path}.{found[0]}")
-        return PolicyTest(verdict=found[0], operation=operation, line=node.line, **fields)
+        place = keys.get("redirect", node)
+        fields |= {"verdict": found[0], "operation": operation, "line": node.line}
+        return self.attempt(lambda given: PolicyTest(**given), fields, place, f"{path}.redirect")
+
+    def _test_redirect(self, node: Node, path: str) -> Redirect | bool:
+        if isinstance(node, Pairs):
+            return self._redirect(node, path)
+        if self.scalar(node, path).value is not False:
+            hint = "write {to: ...} or {mask: values}; false, if nothing is to be redirected"
+            self.fail("`redirect` is neither a mapping nor false", node, path, hint)
+        return False

@@ -14,7 +14,8 @@ nodes      the patterns as one tree: a loop (behind ``**``) or not, the loop tha
 edges      node, literal or wildcard, node; the wildcards count on where the literals end
 layers     of a stack, with their defaults; the entries of the first layer come first
 entries    rules in the order in which they speak, then grants, then what is a question anyhow:
-           DNS, and files of which the broker gives a version of its own
+           DNS, addresses that stand for others, what is led elsewhere, and files of which the broker gives
+           a version of its own; then one for no operation, with the patterns of all that is not judged here
 conditions of the entries: each one's own, then its exceptions
 tests      networks and ports, one of which must hold
 ========== ==========================================================================================
@@ -60,7 +61,7 @@ _ANY_BYTE, _STAR, _SET = 1 << 24, 2 << 24, 3 << 24
 _UNSPECIFIED = tuple(parse_local(text).network for text in ("0.0.0.0", "[::]"))
 
 
-def compile_tables(matcher: AnyMatcher) -> bytes:
+def compile_tables(matcher: AnyMatcher, questions: tuple[Network, ...] = ()) -> bytes:
     """Compile what a bound policy says about paths and addresses.
 
     What depends on who acts, on code, on a person or on names is in the tables as that: where it matters they
@@ -68,13 +69,14 @@ def compile_tables(matcher: AnyMatcher) -> bytes:
 
     Args:
         matcher: The policy, bound to a place.
+        questions: What is connected to an address of one of these is not decided, whatever the policy says.
 
     Returns:
         What ``rs_tables_load`` reads (csrc/tables.h).
     """
     tables = _Tables()
     for layer in matcher.layers if isinstance(matcher, StackMatcher) else (matcher,):
-        tables.add_layer(layer)
+        tables.add_layer(layer, questions)
     return tables.written()
 
 
@@ -124,36 +126,45 @@ class _Tables:
         self.tests: list[bytes] = []
         self.ranges: list[int] = []
 
-    def add_layer(self, layer: Matcher) -> None:
+    def add_layer(self, layer: Matcher, questions: tuple[Network, ...]) -> None:
         self.slots: dict[int, int] = {}
         before = len(self.entries)
         # What redirects stands there as what asks: the engine does not open something else.
-        for entry in sorted((*layer.ordered, *layer.redirects), key=lambda entry: -entry.level):
+        shown = layer.redirects[Operation.READ]
+        for entry in sorted((*layer.ordered, *shown), key=lambda entry: -entry.level):
             self._add_entry(entry)
         for grant in layer.policy.grants:
             self._add_grant(grant)
+        for entry in layer.redirects[Operation.CONNECT]:
+            # Not as what asks: a grant would answer that, and leads nowhere else.
+            self._add_entry(entry, _QUESTION)
         if layer.judges_names:
             self._write_entry(_BIT[Operation.CONNECT], _QUESTION)
             self._write_condition(_BY_ADDRESS, [self._test(None, ((DNS_PORT, DNS_PORT),))])
+        if questions:
+            self._write_entry(_BIT[Operation.CONNECT], _QUESTION)
+            self._write_condition(_BY_ADDRESS, [self._test(network, ()) for network in questions])
         for path in sorted(layer.substitutes):
             self._write_entry(_BIT[Operation.READ], _QUESTION)
             self.tree.add(tuple(name for name in path.split(b"/") if name), self._next_condition)
             self._write_condition(_BY_PATH, [])
+        # Who acts, and sockets, are not judged here; names are told apart by them all the same (rs_alike).
+        aside = self._next_condition
+        self._write_entry(0, 0)
+        self._write_condition(_BY_PATH | _BY_OTHER, [])
         for tail, slot in layer.automaton.patterns():
-            condition = self.slots.get(slot.bit_length())
-            if condition is not None:
-                self.tree.add(tail, condition)
+            self.tree.add(tail, self.slots.get(slot.bit_length(), aside))
         self.layers.append((len(self.entries) - before) // _ENTRY_FIELDS)
         self.layers += [VERDICTS.index(layer.default(operation).verdict) for operation in _OPERATIONS]
 
-    def _add_entry(self, entry: Entry) -> None:
+    def _add_entry(self, entry: Entry, level: int | None = None) -> None:
         operations = sum(_BIT[operation] for operation in entry.operations & _JUDGED)
         if not operations:
             return
         rule = entry.rule
         self._write_entry(
             operations,
-            entry.level,
+            entry.level if level is None else level,
             error=(rule.errno or 0) if rule else 0,
             flags=(_RULE | (_LOGS if rule.log else 0)) if rule else 0,
             conditions=1 + len(entry.excepts),
@@ -194,7 +205,10 @@ class _Tables:
             self._write_condition(_BY_OTHER, [])
         elif grant.operation is Operation.CONNECT:
             assert grant.host is not None
-            if not grant.host.startswith("unix:"):
+            if grant.host.startswith("unix:"):
+                self._write_entry(0, _GRANT)
+                self._write_condition(_BY_OTHER, [])
+            else:
                 self._write_entry(_BIT[grant.operation], _GRANT)
                 self._write_condition(_BY_ADDRESS, [self._host(parse_host(grant.host))])
         elif grant.operation is Operation.LISTEN:

@@ -10,12 +10,14 @@ from decimal import Decimal
 
 from rampart_seccomp.errors import PolicyError
 from rampart_seccomp.events import Operation
+from rampart_seccomp.policy.answering import Names, to_names
 from rampart_seccomp.policy.exemptions import Except, Exemption
 from rampart_seccomp.policy.grants import Grant
 from rampart_seccomp.policy.limits import KEYS, Limits
 from rampart_seccomp.policy.model import Policy
 from rampart_seccomp.policy.rules import CONDITIONS, PolicyTest, Rule
 from rampart_seccomp.policy.terms import WRITE
+from rampart_seccomp.verdicts import Redirect
 
 __all__ = ["dump_grants", "dumps"]
 
@@ -75,6 +77,7 @@ def _lines(policy: Policy) -> Iterator[str]:
     yield from _limits(policy.limits)
     if policy.linger:
         yield "linger: true"
+    yield from _names(policy.names)
     if policy.rules:
         yield "rules:"
     for rule in policy.rules:
@@ -85,6 +88,13 @@ def _lines(policy: Policy) -> Iterator[str]:
     if policy.tests:
         yield "tests:"
         yield from (f"  - {_flow(_test(test))}" for test in policy.tests)
+
+
+def _names(names: Names) -> Iterator[str]:
+    if names == to_names("synthetic"):
+        yield "names: synthetic"
+    elif names.synthetic:
+        yield f"names: {_flow({'synthetic': list(map(str, names.synthetic))})}"
 
 
 def _limits(limits: Limits) -> Iterator[str]:
@@ -122,7 +132,11 @@ def _rule(rule: Rule) -> Iterator[str]:
     if not rule.log:
         yield "    log: false"
     if rule.redirect is not None:
-        yield f"    redirect: {_flow({'to': rule.redirect.to, 'mask': rule.redirect.mask})}"
+        yield f"    redirect: {_redirect(rule.redirect)}"
+
+
+def _redirect(redirect: Redirect) -> str:
+    return _flow({"to": redirect.to, "mask": redirect.mask})
 
 
 def _list(indent: str, key: str, entries: Iterable[Except]) -> Iterator[str]:
@@ -153,7 +167,7 @@ def _grant(grant: Grant) -> dict[str, str | list[str] | None]:
     }
 
 
-def _test(test: PolicyTest) -> dict[str, str | list[str] | None]:
+def _test(test: PolicyTest) -> dict[str, str | list[str] | Redirect | bool | None]:
     return {
         test.verdict: test.operation,
         "path": test.path,
@@ -164,14 +178,19 @@ def _test(test: PolicyTest) -> dict[str, str | list[str] | None]:
         "within": test.within,
         "env": list(test.env) or None,
         "by": test.by,
+        "redirect": test.redirect,
     }
 
 
-def _flow(fields: Mapping[str, str | list[str] | None]) -> str:
+def _flow(fields: Mapping[str, str | list[str] | Redirect | bool | None]) -> str:
     parts = []
     for key, value in fields.items():
         if isinstance(value, list):
             parts.append(f"{key}: [{', '.join(map(_quoted, value))}]")
+        elif isinstance(value, Redirect):
+            parts.append(f"{key}: {_redirect(value)}")
+        elif isinstance(value, bool):
+            parts.append(f"{key}: {str(value).lower()}")
         elif value is not None:
             parts.append(f"{key}: {value if _is_word(value) else _quoted(value)}")
     return "{" + ", ".join(parts) + "}"

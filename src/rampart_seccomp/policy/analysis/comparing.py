@@ -73,7 +73,7 @@ class Setting:
 
     Attributes:
         key: What it is: ``feature sysv-ipc``, ``limits.processes``, ``variable AWS_PROFILE``, ``linger``,
-            ``audit``.
+            ``names``, ``audit``.
         a, b: What it is in the policies, in words.
         laxer: True if the second policy leaves more to a command.
     """
@@ -250,6 +250,8 @@ def _settings(a: AnyPolicy, b: AnyPolicy) -> Iterator[Setting]:
             yield Setting(key=f"limits.{key}", a=shown[0], b=shown[1], laxer=laxer)
     if a.linger != b.linger:
         yield Setting(key="linger", a=str(a.linger).lower(), b=str(b.linger).lower(), laxer=b.linger)
+    if a.names != b.names:
+        yield Setting(key="names", a=str(a.names), b=str(b.names), laxer=not b.names.synthetic)
     if a.audit != b.audit:
         yield Setting(key="audit", a=a.audit, b=b.audit, laxer=AUDITS.index(b.audit) < AUDITS.index(a.audit))
     yield from _variables(a, b)

@@ -26,6 +26,8 @@ class _Row:
         silences: Of the exceptions that hold wherever their paths match.
         excepts: Of all exceptions.
         asked: All these, and those of the programs of its commands.
+        anywhere: True if its exceptions matter also where its own paths cannot match: the name that a program
+            was started under may be among these.
     """
 
     own: int
@@ -33,6 +35,7 @@ class _Row:
     silences: int
     excepts: int
     asked: int
+    anywhere: bool
 
 
 class Paths:
@@ -71,9 +74,8 @@ class Paths:
         layers = tuple(tuple(row for _, row in layer) for layer in rows)
         # What is shown depends on its own rules, whichever rule allows.
         shown = [
-            [(entry, self._row(place, entry, operation)) for entry in layer.redirects]
+            [(entry, self._row(place, entry, operation)) for entry in layer.redirects.get(operation, ())]
             for place, layer in enumerate(self._ground.layers)
-            if operation is Operation.READ
         ]
         extra |= united(self.granted(operation)) | united(row.asked for layer in shown for _, row in layer)
         focus = ALWAYS
@@ -133,6 +135,7 @@ class Paths:
             silences=united(slot for given, slot in excepts if slot != ALWAYS and _by_path(given)),
             excepts=united(slot for slot in slots if slot != ALWAYS),
             asked=united(programs) | united(slot for slot in (own, *slots) if slot != ALWAYS),
+            anywhere=operation is Operation.EXEC and entry.strict and bool(excepts),
         )
 
 
@@ -150,7 +153,7 @@ def _needed(layers: tuple[tuple[_Row, ...], ...], extra: int, focus: int, possib
             if row.silences & certain:
                 needed |= row.silences & certain
                 continue
-            if row.own == ALWAYS or row.own & possible:
+            if row.anywhere or row.own == ALWAYS or row.own & possible:
                 needed |= row.asked
                 if row.plain and (row.own == ALWAYS or row.own & certain) and not row.excepts & possible:
                     # What stands below in the order is as strict at most.
