@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 import rampart_seccomp as rampart
 
@@ -13,6 +16,8 @@ PYTHON = [sys.executable, "-I", "-S", "-B"]
 
 def count(broker: rampart.Broker, place: Path, code: str, *arguments: object) -> tuple[int, int]:
     """Run lines of Python to their end in a directory; give the calls answered in C, and the others."""
+    if os.environ.get("RAMPART_SECCOMP_ENGINE") == "python":
+        pytest.skip("nothing is answered in C")
     code = f"{code}\nprint('ready', flush=True)\nsys.stdin.readline()"
     process = rampart.Popen(
         [*PYTHON, "-c", f"import os, sys\n{code}", *map(str, arguments)],
