@@ -45,6 +45,8 @@ struct rs_identity {
     gid_t rgid, egid, sgid, fsgid;
     mode_t umask;
     uint64_t cap_effective;
+    uint64_t cap_inside;
+    int elsewhere;
     uint32_t ngroups;
     gid_t groups[1024];
 };
@@ -55,6 +57,10 @@ int rs_interrupt(pid_t tid);
 int rs_block_signals(void);
 int rs_gettid(void);
 int rs_nudge(int pidfd);
+
+/* spaces.c */
+int rs_user_space_covers(int target, pid_t pid);
+int rs_open_within(const struct rs_identity *as, int target, int pin, int flags);
 
 /* resolve.c */
 #define RS_FOLLOW 1
@@ -171,6 +177,7 @@ struct rs_numbers {
     int32_t open, openat, creat, unlink, unlinkat, rmdir, mkdir, mkdirat, rename, renameat, renameat2, symlink, symlinkat, connect, sendto, sendmsg, execve, execveat;
     int32_t chmod, fchmod, fchmodat, chown, lchown, fchown, fchownat, utimensat;
     int32_t setuid, setgid, setreuid, setregid, setresuid, setresgid, setfsuid, setfsgid, setgroups, capset, prctl, umask;
+    int32_t clone, unshare;
 };
 struct rs_engine;
 int rs_engine_new(int listener, pid_t launcher, pid_t member, struct rs_names *names,

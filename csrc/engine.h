@@ -38,6 +38,7 @@ struct rs_numbers {
     int32_t open, openat, creat, unlink, unlinkat, rmdir, mkdir, mkdirat, rename, renameat, renameat2, symlink, symlinkat, connect, sendto, sendmsg, execve, execveat;
     int32_t chmod, fchmod, fchmodat, chown, lchown, fchown, fchownat, utimensat;
     int32_t setuid, setgid, setreuid, setregid, setresuid, setresgid, setfsuid, setfsgid, setgroups, capset, prctl, umask;
+    int32_t clone, unshare;
 };
 
 /*

@@ -63,10 +63,16 @@ static int read_times(const struct rs_held *held, struct rs_metadata *change)
     return got < (int64_t)sizeof change->times || UTIMENSAT_OMITS_BOTH(change->times) ? -EINVAL : 0;
 }
 
+/* Whether ids are named that mean others to us: numbers of another user namespace. */
+static int is_meant_elsewhere(const struct rs_identity *as, const struct rs_metadata *change)
+{
+    return as->elsewhere && change->kind == RS_OWNER;
+}
+
 enum rs_outcome held_change_open(struct rs_held *held, int fd, struct rs_metadata *change)
 {
     const struct rs_identity *as = held_rights(held);
-    if (!as || fd < 0 || read_times(held, change) < 0)
+    if (!as || is_meant_elsewhere(as, change) || fd < 0 || read_times(held, change) < 0)
         return RS_QUESTION;
     /* Of a copy, since the number can mean another file at any time. */
     int copy = held_copy_fd(held, fd);
@@ -85,7 +91,7 @@ enum rs_outcome held_change(struct rs_held *held, int dirfd, uint64_t address, i
     struct rs_straight straight;
     char path[PATH_MAX];
     const struct rs_identity *as = held_rights(held);
-    if (!as || (flags & ~AT_SYMLINK_NOFOLLOW) || read_times(held, change) < 0)
+    if (!as || is_meant_elsewhere(as, change) || (flags & ~AT_SYMLINK_NOFOLLOW) || read_times(held, change) < 0)
         return RS_QUESTION;
     if (held_read_path(held, address, path) <= 0 || held_straight(held, dirfd, path, &straight) < 0)
         return RS_QUESTION;
