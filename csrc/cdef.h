@@ -60,7 +60,7 @@ int rs_nudge(int pidfd);
 
 /* spaces.c */
 int rs_user_space_covers(int target, pid_t pid);
-int rs_open_within(const struct rs_identity *as, int target, int pin, int flags);
+int rs_open_within(const struct rs_identity *as, int target, int parent, const char *name, int flags);
 
 /* resolve.c */
 #define RS_FOLLOW 1

@@ -106,7 +106,7 @@ int rs_owns_umask(void);
 /* spaces.c */
 int rs_in_own_user_space(int target);
 int rs_user_space_covers(int target, pid_t pid);
-int rs_open_within(const struct rs_identity *as, int target, int pin, int flags);
+int rs_open_within(const struct rs_identity *as, int target, int parent, const char *name, int flags);
 
 /* resolve.c */
 int rs_resolve(int target, pid_t tid, pid_t launcher, const struct rs_identity *as, int base, const char *path,

@@ -6,6 +6,7 @@
 #include <sched.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -60,26 +61,29 @@ int rs_user_space_covers(int target, pid_t pid)
 }
 
 /* What the child of rs_open_within does: it shares nothing but the table of descriptors. Returns one, or -errno. */
-static int open_there(int space, const struct rs_identity *as, const char *path, int flags)
+static int open_there(int space, const struct rs_identity *as, int parent, const char *name, int flags)
 {
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
     const uint32_t low = (uint32_t)as->cap_inside, high = (uint32_t)(as->cap_inside >> 32);
     const struct __user_cap_data_struct data[2] = {{low, low, 0}, {high, high, 0}};
+    /* First: it has a copy of all that the harness has in memory, and whoever made the namespace has rights there. */
+    if (prctl(PR_SET_DUMPABLE, 0L, 0L, 0L, 0L) < 0)
+        return -errno;
     if (setns(space, CLONE_NEWUSER) < 0) /* gives all capabilities there */
         return -errno;
     if (syscall(SYS_capset, &header, data) < 0)
         return -errno;
-    return rs_result(open(path, flags | O_CLOEXEC | O_NOCTTY));
+    return rs_result(openat(parent, name, flags | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY));
 }
 
 /*
- * Open a pinned file from within the target's user namespace, with the target's ids and capabilities. For those files
- * of procfs that ask who opened them, and in which namespace, when they are written to. A thread cannot go there
- * (setns(2)), so a child does: a copy of this process, with nothing in common but the descriptors.
+ * Open a file of procfs, `name` in the pinned directory of a process, from within the target's user namespace, with the
+ * target's ids and capabilities. For those files that ask who opened them, and in which namespace, when they are
+ * written to. A thread cannot go there (setns(2)), so a child does: a copy of this process, with nothing in common but
+ * the descriptors.
  */
-int rs_open_within(const struct rs_identity *as, int target, int pin, int flags)
+int rs_open_within(const struct rs_identity *as, int target, int parent, const char *name, int flags)
 {
-    const struct rs_fd_path path = rs_fd_path(pin);
     RS_CLOSING int space = rs_result(openat(target, "ns/user", O_RDONLY | O_CLOEXEC));
     if (space < 0)
         return space;
@@ -94,7 +98,7 @@ int rs_open_within(const struct rs_identity *as, int target, int pin, int flags)
     /* No signal at its end, which the harness would see as a child of its own. */
     long child = syscall(SYS_clone, CLONE_FILES, NULL, NULL, NULL, 0UL);
     if (child == 0) {
-        answer = open_there(space, as, path.text, flags & ~(O_CREAT | O_EXCL | O_NOFOLLOW | O_PATH));
+        answer = open_there(space, as, parent, name, flags & ~(O_CREAT | O_EXCL | O_PATH));
         ssize_t put = write(out, &answer, sizeof answer);
         syscall(SYS_exit, put == (ssize_t)sizeof answer ? 0 : 1);
         __builtin_unreachable();

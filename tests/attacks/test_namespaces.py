@@ -257,10 +257,70 @@ def test_in_a_pid_namespace(project: Any, spaces: Any, attack: Any) -> None:
 said.append(unshare(NEWUSER | NEWPID))
 reader, writer = os.pipe()
 if os.fork() == 0:
-    found = [os.getpid(), attempt(read, {str(secret)!r}), attempt(os.sched_setaffinity, 1, [0])]
+    found = [os.getpid(), attempt(read, {str(secret)!r}), attempt(os.sched_setaffinity, 1, os.sched_getaffinity(0))]
+    import resource
+    found.append(attempt(resource.prlimit, 1, resource.RLIMIT_CORE, (0, 0)) == "EPERM")
     os.write(writer, repr(found).encode())
     os._exit(0)
 said.append(os.read(reader, 1000).decode())
 """
-    assert attack(lines, None) == ["ok", "[1, 'SECRET\\n', 'ok']"]
-    assert attack(lines, policy) == ["ok", "[1, 'EACCES', 'EPERM']"]
+    assert attack(lines, None) == ["ok", "[1, 'SECRET\\n', 'ok', False]"]
+    assert attack(lines, policy) == ["ok", "[1, 'EACCES', 'ok', True]"]
+
+
+NAMED = """
+import socket, struct
+QUESTION = b"\\1\\2\\1\\0\\0\\1\\0\\0\\0\\0\\0\\0\\3www\\7allowed\\7example\\0\\0\\1\\0\\1"
+def ask(server):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+        asked.settimeout(1)
+        asked.connect((server, 53))
+        asked.send(QUESTION)
+        return asked.recv(512)[3] & 15
+"""
+
+
+def test_names_are_not_asked_from_another_network(by_name: Any) -> None:
+    """A socket of another network namespace leads to nothing of the broker's; nobody is noted for its port."""
+    by_name.server.zone["www.allowed.example"] = [("A", "127.200.0.1")]
+    policy = attrs.evolve(by_name.policy("www.allowed.example"), features=["namespaces"])
+    code = f"""
+import ctypes, errno, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+{SPACES}{NAMED}
+print(attempt(ask, "127.0.0.1"))
+print(unshare(NEWUSER | NEWNET))
+print(attempt(ask, "127.0.0.1"))
+"""
+    done = by_name.run([sys.executable, "-c", code], policy)
+
+    assert done.stdout.split() == ["ok", "ok", "ECONNREFUSED"], done.stderr
+
+
+def test_nothing_outlives_the_run_in_a_namespace(project: Any, spaces: Any, attack: Any) -> None:
+    """The first process of a pid namespace, which fewer signals reach, ends with the tree."""
+    lines = f"""{SPACES}
+import signal
+unshare(NEWUSER | NEWPID)
+reader, writer = os.pipe()
+if os.fork() == 0:
+    for number in set(signal.valid_signals()) - {{signal.SIGKILL, signal.SIGSTOP}}:
+        signal.signal(number, signal.SIG_IGN)
+    os.setsid()
+    if os.fork() == 0:
+        os.setsid()
+    null = os.open("/dev/null", os.O_RDWR)
+    os.dup2(null, 1), os.dup2(null, 2)
+    os.write(writer, b"x")
+    while True:
+        signal.pause()
+os.read(reader, 1), os.read(reader, 1)
+with open("/proc/self/task/" + str(os.getpid()) + "/children") as file:
+    first = int(file.read().split()[0])
+with open("/proc/%d/task/%d/children" % (first, first)) as file:
+    said += [first, int(file.read().split()[0])]
+"""
+    first, second = attack(lines, spaces)
+
+    for pid in (first, second):
+        assert not Path(f"/proc/{pid}").exists()

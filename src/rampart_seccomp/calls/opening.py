@@ -336,7 +336,8 @@ class OpenCall(Call):
             return _open_terminal(notification, flags)
         asks = pin.process and pin.path.rpartition(b"/")[2] in _ASKS_WHO_OPENED
         if asks and notification.identity.elsewhere:
-            return lib.rs_open_within(notification.identity, notification.target, pin.object, flags)
+            # By its directory, which stays this task's; -EBADF if it was reached past that.
+            return lib.rs_open_within(notification.identity, notification.target, pin.parent, pin.name, flags)
         if stat.S_ISREG(pin.mode) or stat.S_ISDIR(pin.mode) or flags & os.O_NONBLOCK:
             return lib.rs_open(notification.identity, pin.object, flags)
         with self.setting.vigil.watching(notification):
