@@ -17,7 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import rampart_seccomp
-from benchmarks import busy, calls, figures, limit, parallel, plot, report, soak, startup, verified, workloads
+from benchmarks import (
+    busy,
+    calls,
+    figures,
+    limit,
+    network,
+    parallel,
+    plot,
+    report,
+    soak,
+    startup,
+    verified,
+    workloads,
+)
 from benchmarks.goals import judge
 from benchmarks.settings import Settings
 from benchmarks.stage import ROOT, Interrupted, Stage
@@ -27,6 +40,7 @@ FAMILIES: dict[str, Callable[[Stage, Settings], list[figures.Figure]]] = {
     "calls": calls.measure,
     "busy": busy.measure,
     "parallel": parallel.measure,
+    "network": network.measure,
     "startup": startup.measure,
     "verified": verified.measure,
     "workloads": workloads.measure,

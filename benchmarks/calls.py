@@ -11,7 +11,7 @@ __all__ = ["FREE", "HELD", "measure"]
 
 FREE = ("getppid", "stat", "read")
 HELD = (
-    *("open performed", "open clean", "open denied", "create+unlink"),
+    *("open performed", "open clean", "open denied", "create+unlink", "mkdir", "rename", "chmod"),
     *("connect", "sendmsg", "sendmsg connected"),
 )
 SPAWNS = ("spawn", "spawn static")

@@ -6,15 +6,18 @@ from collections.abc import Iterable, Sequence
 
 import attrs
 
-from benchmarks import busy, calls, limit, parallel, soak, startup, workloads
+from benchmarks import busy, calls, limit, network, parallel, soak, startup, workloads
 from benchmarks.figures import Figure, find
-from benchmarks.ways import AGENT, PEERS
+from benchmarks.ways import AGENT, BY_NAME, PEERS
 
 __all__ = ["Goal", "judge"]
 
 OURS = AGENT.name
 FREE_IN_BOTH = ("getppid", "read")
 """Neither Rampart nor the peer holds these, so that nothing but noise can tell them apart."""
+FREE_IN_PEERS = ("chmod", "mkdir")
+"""The peer holds neither, so they cost there what they do bare: it has no rules about modes, and leaves
+directories to Landlock, by place and never by name."""
 
 
 @attrs.frozen
@@ -64,6 +67,8 @@ def judge(figures: Sequence[Figure]) -> list[Goal]:
         ({"busy"}, _busy),
         ({"parallel"}, _parallel),
         ({"beside waiting"}, _beside_waiting),
+        ({"network"}, _network),
+        ({"beside connects"}, _beside_connects),
         ({"calls", "workloads"}, _peers),
         ({"workloads"}, _workloads),
         ({"start-up"}, _startup),
@@ -144,9 +149,29 @@ def _beside_waiting(figures: Sequence[Figure]) -> Iterable[Goal]:
         )
 
 
+def _network(figures: Sequence[Figure]) -> Iterable[Goal]:
+    for name in network.ESTABLISHED:
+        ours, bare = (find(figures, "network", name, way) for way in (OURS, "bare"))
+        yield Goal(f"{name}, beside bare", _ratio(ours), 1.1, detail=_us(ours, bare))
+    bare = find(figures, "network", network.CONNECT, "bare")
+    for way, text in ((OURS, "connect by a rule about addresses"), (BY_NAME.name, "connect by name")):
+        ours = find(figures, "network", network.CONNECT, way)
+        yield Goal(f"{text}, beside bare", _ratio(ours), 3.0, detail=_us(ours, bare))
+
+
+def _beside_connects(figures: Sequence[Figure]) -> Iterable[Goal]:
+    alone, many = (find(figures, "beside connects", "open performed", way) for way in network.HINDRANCES)
+    yield Goal(
+        "open performed beside 1,000 waiting connects, p99",
+        _ratio(many, p99=True),
+        2.0,
+        detail=_us(many, alone, p99=True),
+    )
+
+
 def _peers(figures: Sequence[Figure]) -> Iterable[Goal]:
     measured = {figure.family for figure in figures}
-    held = [name for name in calls.SAMPLES if name not in FREE_IN_BOTH]
+    held = [name for name in calls.SAMPLES if name not in FREE_IN_BOTH + FREE_IN_PEERS]
     for peer in PEERS:
         if "calls" in measured:
             yield _cheaper(figures, "calls", held, peer.name, "every held call", 1.0)

@@ -13,7 +13,7 @@ __all__ = ["BEGIN", "END", "into_document", "markdown", "text"]
 
 BEGIN, END = "<!-- numbers: written by `python -m benchmarks --markdown` -->", "<!-- end of numbers -->"
 
-WITH_P99 = ("limit, unpinned", "limit, pinned", "busy", "beside waiting")
+WITH_P99 = ("limit, unpinned", "limit, pinned", "busy", "beside waiting", "beside connects")
 UNITS = {"us": "microseconds", "ms": "milliseconds", "s": "seconds", "/s": "opens a second"}
 
 

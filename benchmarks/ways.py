@@ -12,7 +12,18 @@ from pathlib import Path
 
 from benchmarks.stage import Harness, NotMeasured, Stage, Way
 
-__all__ = ["AGENT", "BARE", "BWRAP", "CALLS", "EVERYTHING", "PEERS", "SANDLOCK", "SANDLOCK_PYTHON", "STRACE"]
+__all__ = [
+    "AGENT",
+    "BARE",
+    "BWRAP",
+    "BY_NAME",
+    "CALLS",
+    "EVERYTHING",
+    "PEERS",
+    "SANDLOCK",
+    "SANDLOCK_PYTHON",
+    "STRACE",
+]
 
 SANDLOCK_WANTED = "sandlock==0.9.*"
 
@@ -68,6 +79,7 @@ def _bwrap(_: Stage, cwd: Path) -> Sequence[str]:
 BARE = Way("bare", _bare)
 AGENT = Way("rampart", functools.partial(_harness, module="rampart"))
 CALLS = Way("rampart", lambda stage: Harness(stage, "rampart", ("--policy", "calls")))
+BY_NAME = Way("rampart by name", lambda stage: Harness(stage, "rampart", ("--policy", "names")))
 EVERYTHING = Way("rampart allow-all", lambda stage: Harness(stage, "rampart", ("--policy", "everything")))
 SANDLOCK = Way("sandlock", _sandlock)
 SANDLOCK_PYTHON = Way("sandlock+python", lambda stage: _sandlock(stage, "--callback"))

@@ -14,6 +14,8 @@ struct rs_notification {
     uint32_t arch;
     uint64_t instruction_pointer;
     uint64_t args[6];
+    int32_t error;
+    uint32_t arrived;
 };
 int rs_notif_receive(int listener, struct rs_notification *out);
 int rs_notif_valid(int listener, uint64_t id);
@@ -111,6 +113,7 @@ int64_t rs_listxattr(const struct rs_identity *as, int pin, char *list, size_t s
 
 /* sockets.c */
 int rs_connect(const struct rs_identity *as, int fd, const char *address, size_t size);
+int rs_connect_briefly(const struct rs_identity *as, int fd, const char *address, size_t size);
 int rs_bind(const struct rs_identity *as, int directory, int fd, const char *address, size_t size);
 int rs_listen(const struct rs_identity *as, int fd, int backlog);
 int64_t rs_send(const struct rs_identity *as, int fd, const char *address, size_t address_size,
@@ -175,7 +178,8 @@ struct rs_record {
 #define RS_RECORD_LOGGED 4
 struct rs_numbers {
     int32_t open, openat, creat, unlink, unlinkat, rmdir, mkdir, mkdirat, rename, renameat, renameat2, symlink, symlinkat, connect, sendto, sendmsg, execve, execveat;
-    int32_t chmod, fchmod, fchmodat, chown, lchown, fchown, fchownat, utimensat;
+    int32_t chmod, fchmod, fchmodat, fchmodat2, chown, lchown, fchown, fchownat, utimensat;
+    int32_t setxattr, lsetxattr, fsetxattr, removexattr, lremovexattr, fremovexattr;
     int32_t setuid, setgid, setreuid, setregid, setresuid, setresgid, setfsuid, setfsgid, setgroups, capset, prctl, umask;
     int32_t clone, unshare;
 };
@@ -200,6 +204,7 @@ int64_t rs_engine_records(struct rs_engine *engine, int others, char *buffer, si
 uint64_t rs_engine_unrecorded(struct rs_engine *engine);
 uint64_t rs_engine_number(struct rs_engine *engine);
 void rs_engine_counts(const struct rs_engine *engine, uint64_t *answered, uint64_t *asked);
+int rs_engine_depart(struct rs_engine *engine, const struct rs_notification *n, int fd, const char *address, size_t size);
 int rs_engine_stop(struct rs_engine *engine);
 void rs_engine_free(struct rs_engine *engine);
 void rs_engine_forsake(struct rs_engine *engine);

@@ -206,7 +206,8 @@ static int is_taken(const struct rs_numbers *numbers, int32_t nr)
         numbers->mkdir,  numbers->mkdirat, numbers->rename, numbers->renameat, numbers->renameat2, numbers->symlink,
         numbers->symlinkat, numbers->connect, numbers->sendto, numbers->sendmsg, numbers->execve,
         numbers->execveat, numbers->fchmod, numbers->fchown, numbers->utimensat, numbers->chmod, numbers->fchmodat,
-        numbers->chown, numbers->lchown, numbers->fchownat,
+        numbers->chown, numbers->lchown, numbers->fchownat, numbers->fchmodat2, numbers->setxattr, numbers->lsetxattr,
+        numbers->fsetxattr, numbers->removexattr, numbers->lremovexattr, numbers->fremovexattr,
     };
     for (size_t i = 0; i < sizeof taken / sizeof *taken; i++)
         if (nr == taken[i])
@@ -246,26 +247,6 @@ static void note_umask(struct rs_held *held)
     const struct rs_identity *who = held_identity(held, 0);
     held_note_umask(held->engine, who ? who->tgid : 0);
     atomic_fetch_add(&held->engine->age, 1);
-}
-
-/* Of calls that change what is said about a file: their arguments in one form. */
-static enum rs_outcome answer_metadata(struct rs_held *held, int32_t nr, const uint64_t *args)
-{
-    const struct rs_numbers *numbers = &held->engine->numbers;
-    const int at = nr == numbers->fchmodat || nr == numbers->fchownat || nr == numbers->utimensat;
-    struct rs_metadata change = {.kind = RS_MODE, .mode = (mode_t)args[at + 1] & 07777};
-    if (nr == numbers->utimensat) {
-        change = (struct rs_metadata){.kind = RS_TIMES, .address = args[2]};
-        if (!args[1])
-            return args[3] ? RS_QUESTION : held_change_open(held, (int)args[0], &change);
-        return held_change(held, (int)args[0], args[1], (int)args[3], &change);
-    }
-    if (nr == numbers->chown || nr == numbers->lchown || nr == numbers->fchown || nr == numbers->fchownat)
-        change = (struct rs_metadata){.kind = RS_OWNER, .uid = (uid_t)args[at + 1], .gid = (gid_t)args[at + 2]};
-    if (nr == numbers->fchmod || nr == numbers->fchown)
-        return held_change_open(held, (int)args[0], &change);
-    const int flags = nr == numbers->fchownat ? (int)args[4] : nr == numbers->lchown ? AT_SYMLINK_NOFOLLOW : 0;
-    return held_change(held, at ? (int)args[0] : AT_FDCWD, args[at], flags, &change);
 }
 
 static enum rs_outcome answer(struct rs_held *held)
@@ -327,7 +308,41 @@ static enum rs_outcome answer(struct rs_held *held)
         return held_exec(held, args[0], args[1], args[2]);
     if (nr == numbers->execveat)
         return (int)args[0] == AT_FDCWD && (int)args[4] == 0 ? held_exec(held, args[1], args[2], args[3]) : RS_QUESTION;
-    return answer_metadata(held, nr, args);
+    return held_metadata(held, nr, args);
+}
+
+struct rs_reign *held_enter(struct rs_engine *engine)
+{
+    return enter_reign(engine);
+}
+
+void held_quit(struct rs_held *held)
+{
+    leave_reign(held->engine, held->reign);
+    held->reign = NULL;
+}
+
+int held_is_current(const struct rs_held *held)
+{
+    (void)pthread_mutex_lock(&held->engine->lock);
+    const int current = !held->reign->ended;
+    (void)pthread_mutex_unlock(&held->engine->lock);
+    return current;
+}
+
+void held_leave(struct rs_held *held, enum rs_outcome outcome)
+{
+    struct rs_engine *engine = held->engine;
+    if (held->reign)
+        leave_reign(engine, held->reign);
+    if (held->blocks)
+        atomic_fetch_sub(&engine->blocking, 1);
+    if (held->reserved)
+        rs_journal_drop(engine->records, held->reserved);
+    if (outcome == RS_ANSWERED)
+        atomic_fetch_add(&engine->answered, 1);
+    else if (outcome == RS_QUESTION && ask(engine, &held->n) < 0)
+        (void)rs_notif_reply(engine->listener, held->n.id, 0, EACCES);
 }
 
 static void take(struct rs_worker *worker, const struct rs_notification *n)
@@ -338,16 +353,8 @@ static void take(struct rs_worker *worker, const struct rs_notification *n)
     atomic_store(&worker->since, held.began);
     held.reign = enter_reign(engine);
     enum rs_outcome outcome = answer(&held);
-    leave_reign(engine, held.reign);
-    if (held.blocks)
-        atomic_fetch_sub(&engine->blocking, 1);
-    if (held.reserved)
-        rs_journal_drop(engine->records, held.reserved);
     atomic_store(&worker->since, 0);
-    if (outcome == RS_ANSWERED)
-        atomic_fetch_add(&engine->answered, 1);
-    else if (ask(engine, n) < 0)
-        (void)rs_notif_reply(engine->listener, n->id, 0, EACCES);
+    held_leave(&held, outcome);
 }
 
 /* Threads */
@@ -397,6 +404,8 @@ static void *work(void *argument)
     (void)sem_post(&engine->lead); /* whoever waits for the lead ends, too */
     for (int i = 0; i < TASKS; i++)
         held_forget(&worker->tasks[i]);
+    if (worker->timer_there > 0)
+        (void)timer_delete(worker->timer);
     atomic_store(&worker->tid, -1);
     return NULL;
 }
@@ -464,8 +473,11 @@ static void look(struct rs_engine *engine, uint64_t *done_before)
         if (since && now - since > PATIENCE && tid > 0 &&
             rs_notif_valid(engine->listener, atomic_load(&worker->id)) < 0)
             (void)rs_interrupt(tid);
-        if (since && now - since > STUCK)
+        if (since && now - since > STUCK) {
             hand_on(worker);
+            if (atomic_load(&worker->connects) && tid > 0)
+                (void)rs_interrupt(tid);
+        }
     }
     if (!moving && atomic_load(&engine->idle) == 0 && done == *done_before)
         (void)add_worker(engine); /* none to be had: those that are there come to it in time */
@@ -542,6 +554,7 @@ void rs_engine_free(struct rs_engine *engine)
         for (int task = 0; task < TASKS; task++)
             free(worker->tasks[task].who);
     }
+    underway_free(engine->underway);
     if (engine->reign)
         end_reign(engine->reign);
     rs_journal_free(engine->records);
@@ -555,6 +568,7 @@ void rs_engine_free(struct rs_engine *engine)
     (void)sem_destroy(&engine->lead);
     (void)pthread_cond_destroy(&engine->watched);
     (void)pthread_mutex_destroy(&engine->watching);
+    (void)pthread_mutex_destroy(&engine->departing);
     (void)pthread_mutex_destroy(&engine->lock);
     rs_pages_free(engine, sizeof *engine);
 }
@@ -572,6 +586,7 @@ void rs_engine_forsake(struct rs_engine *engine)
     rs_close_fd(&engine->root);
     rs_close_fd(&engine->wake);
     flights_close(engine->flights);
+    underway_forsake(engine->underway);
 }
 
 static int init_locks(struct rs_engine *engine)
@@ -580,6 +595,8 @@ static int init_locks(struct rs_engine *engine)
     int rc = pthread_mutex_init(&engine->lock, NULL);
     if (rc == 0)
         rc = pthread_mutex_init(&engine->watching, NULL);
+    if (rc == 0)
+        rc = pthread_mutex_init(&engine->departing, NULL);
     if (rc == 0)
         rc = pthread_condattr_init(&monotonic);
     if (rc == 0) {
@@ -686,6 +703,7 @@ int rs_engine_stop(struct rs_engine *engine)
     }
     for (unsigned i = 0; i < engine->workers_count; i++)
         (void)pthread_join(engine->workers[i].thread, NULL);
+    underway_stop(engine);
     return 0;
 }
 

@@ -36,7 +36,8 @@ int64_t rs_describe(pid_t pid, pid_t launcher, char *buffer, size_t size);
 /* The numbers of the calls that the engine takes; all others are questions. From the table of system calls. */
 struct rs_numbers {
     int32_t open, openat, creat, unlink, unlinkat, rmdir, mkdir, mkdirat, rename, renameat, renameat2, symlink, symlinkat, connect, sendto, sendmsg, execve, execveat;
-    int32_t chmod, fchmod, fchmodat, chown, lchown, fchown, fchownat, utimensat;
+    int32_t chmod, fchmod, fchmodat, fchmodat2, chown, lchown, fchown, fchownat, utimensat;
+    int32_t setxattr, lsetxattr, fsetxattr, removexattr, lremovexattr, fremovexattr;
     int32_t setuid, setgid, setreuid, setregid, setresuid, setresgid, setfsuid, setfsgid, setgroups, capset, prctl, umask;
     int32_t clone, unshare;
 };
@@ -100,6 +101,14 @@ uint64_t rs_engine_number(struct rs_engine *engine);
 
 /* How many calls were answered here, and how many became questions. */
 void rs_engine_counts(const struct rs_engine *engine, uint64_t *answered, uint64_t *asked);
+
+/*
+ * Wait for a connection to `address` that is on its way, on this copy of a socket, instead of whoever is to answer the
+ * call. When something has come of it, or nobody waits for the answer any more, it is the next question: `arrived` is set,
+ * and `error` says what. Negative: nobody waits.
+ */
+int rs_engine_depart(struct rs_engine *engine, const struct rs_notification *n, int fd, const char *address,
+                     size_t size);
 
 /*
  * Stop the threads; records and questions can still be taken. -EBUSY if one of them hangs in the kernel after some

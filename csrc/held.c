@@ -542,6 +542,15 @@ enum rs_outcome held_judge(struct rs_held *held, struct rs_effects *effects, int
     return held_fail(held, error);
 }
 
+/* Make sure that what becomes of an allowed call can be on record: -errno as prepare_record has it. */
+int held_keep(struct rs_held *held, const struct rs_effects *effects)
+{
+    unsigned keep = 0;
+    for (unsigned i = 0; i < effects->count; i++)
+        keep += (unsigned)kept(held, &effects->each[i].verdict);
+    return prepare_record(held, keep);
+}
+
 /* 1 if all effects are allowed, and none of them has to be on record. Nothing is recorded, and nobody answered. */
 int held_allows_quietly(struct rs_held *held, struct rs_effects *effects)
 {

@@ -65,6 +65,7 @@ struct rs_worker {
     pthread_t thread;
     atomic_int tid;           /* 0 before it runs, -1 when it has ended */
     atomic_int leads;         /* it is one of those that receive */
+    atomic_int connects;      /* it waits for a connection, which may go on its way without it */
     atomic_uint_fast64_t id;  /* of the call at work */
     atomic_int_fast64_t since; /* CLOCK_MONOTONIC, nanoseconds; 0: receiving */
     struct rs_walker *walker;
@@ -73,11 +74,15 @@ struct rs_worker {
     struct rs_image images[IMAGES]; /* by inode */
     struct rs_task tasks[TASKS];
     struct rs_root_link links[ROOT_LINKS];
+    timer_t timer;
+    int timer_there; /* 1; -1: there is none to be had */
 };
 
 #define WORKERS_MAX 64
 #define RECORDS_SIZE (4u << 20)
 #define OTHERS_SIZE (2u << 20)
+
+struct rs_underway;
 
 struct rs_engine {
     int listener, root, wake;
@@ -103,6 +108,10 @@ struct rs_engine {
     size_t umasks_count;
     atomic_int umasks_all; /* any may */
 
+    pthread_mutex_t departing; /* of the next two */
+    struct rs_underway *underway;
+    int no_underway; /* there is none to be had */
+
     pthread_mutex_t watching;
     pthread_cond_t watched;
     pthread_t watch;
@@ -127,6 +136,7 @@ struct rs_held {
 enum rs_outcome {
     RS_ANSWERED,
     RS_QUESTION, /* nothing was done and nobody was answered: Python begins from the beginning */
+    RS_UNDERWAY, /* answered later, by the thread of underway.c */
 };
 
 /* One effect of a call on one object. */
@@ -162,17 +172,6 @@ struct rs_straight {
     char name[PATH_MAX];
 };
 
-/* A change of what is said about a file. */
-struct rs_metadata {
-    enum { RS_MODE, RS_OWNER, RS_TIMES } kind;
-    mode_t mode;
-    uid_t uid;
-    gid_t gid;
-    uint64_t address; /* of the times in the target (utimensat(2)); 0: now */
-    int now;
-    int64_t times[4];
-};
-
 /* held.c */
 int64_t held_clock(void);
 struct rs_task *held_task(struct rs_held *held);
@@ -196,6 +195,7 @@ int held_child_name(const struct rs_held *held, int parent, const char *name, ch
 void held_add(struct rs_effects *effects, enum rs_operation operation);
 int held_allows(const struct rs_held *held, enum rs_operation operation, const struct rs_straight *straight);
 enum rs_outcome held_judge(struct rs_held *held, struct rs_effects *effects, int *allowed);
+int held_keep(struct rs_held *held, const struct rs_effects *effects);
 int held_allows_quietly(struct rs_held *held, struct rs_effects *effects);
 int held_alike(const struct rs_held *held, const struct rs_effects *one, const struct rs_effects *other);
 int held_unwatched(const struct rs_held *held, const struct rs_effects *effects);
@@ -219,6 +219,24 @@ int held_is_straight(const struct rs_held *held, const struct rs_straight *strai
 
 /* engine.c: to be asked before anything that may wait for others; -EAGAIN if nobody would be left to receive. */
 int held_may_block(struct rs_held *held);
+/* engine.c: what decides now, until held_quit; whether what decided is still in force. */
+struct rs_reign *held_enter(struct rs_engine *engine);
+void held_quit(struct rs_held *held);
+int held_is_current(const struct rs_held *held);
+/* engine.c: the end of a call: what it has taken is given back, and a question is asked. */
+void held_leave(struct rs_held *held, enum rs_outcome outcome);
+
+/* underway.c */
+int held_connect_first(struct rs_held *held, const struct rs_identity *as, int fd, const char *address, size_t size);
+/*
+ * Have somebody else wait for a connection that is on its way, and answer the call: it, and the socket, are his from here.
+ * Negative: nobody does.
+ */
+int held_depart(struct rs_held *held, const struct rs_effects *effects, int *fd, const char *address, size_t size);
+void underway_stop(struct rs_engine *engine);
+void underway_free(struct rs_underway *underway);
+void underway_forsake(struct rs_underway *underway);
+
 /* engine.c: take in what the launcher has said of execs. */
 void held_hear(struct rs_engine *engine);
 
@@ -229,8 +247,8 @@ enum rs_outcome held_rename(struct rs_held *held, int old_dirfd, uint64_t old_pa
                             unsigned flags);
 enum rs_outcome held_make_link(struct rs_held *held, uint64_t text, int dirfd, uint64_t path);
 enum rs_outcome held_make_directory(struct rs_held *held, int dirfd, uint64_t path, uint64_t mode);
-enum rs_outcome held_change_open(struct rs_held *held, int fd, struct rs_metadata *change);
-enum rs_outcome held_change(struct rs_held *held, int dirfd, uint64_t path, int flags, struct rs_metadata *change);
+/* Of calls that change what is said about a file. */
+enum rs_outcome held_metadata(struct rs_held *held, int32_t nr, const uint64_t *args);
 enum rs_outcome held_connect(struct rs_held *held, int fd, uint64_t address, uint64_t length);
 enum rs_outcome held_sendto(struct rs_held *held, const uint64_t *args);
 enum rs_outcome held_sendmsg(struct rs_held *held, const uint64_t *args);

@@ -121,14 +121,21 @@ enum rs_outcome held_connect(struct rs_held *held, int fd, uint64_t address, uin
     enum rs_outcome outcome = held_judge(held, &effects, &allowed);
     if (!allowed)
         return outcome;
-    if (socket.blocks && socket.kind == SOCK_STREAM && held_may_block(held) < 0)
+    const int waits = socket.blocks && socket.kind == SOCK_STREAM;
+    rc = waits ? held_connect_first(held, as, copy, raw, size) : rs_connect(as, copy, raw, size);
+    if (waits && rc == -EINTR && held_valid(held) == 0 && held_depart(held, &effects, &copy, raw, size) == 0)
+        return RS_UNDERWAY;
+    if (waits && rc == -ESTALE && held_may_block(held) < 0)
         return RS_QUESTION;
+    /* It is on its way, so nobody may decide it from the beginning, on what is in the memory by now. */
+    if (waits && rc == -EINTR && held_may_block(held) < 0)
+        rc = -ENFILE;
     /* A connection that is on its way is waited for again (connect(2)): no signal of the target's ends this. */
-    do {
-        rc = rs_connect(as, copy, raw, size);
-        if (rc == -EINTR && held_valid(held) < 0)
+    while ((rc == -EINTR || (waits && rc == -ESTALE)) && !atomic_load(&held->engine->stopping)) {
+        if (held_valid(held) < 0)
             return RS_ANSWERED;
-    } while (rc == -EINTR && !atomic_load(&held->engine->stopping));
+        rc = rs_connect(as, copy, raw, size);
+    }
     rs_close_fd(&copy); /* before the answer: a copy that lingers keeps the port taken */
     copy = -1;
     held_record(held, &effects, rc < 0 ? -rc : 0);

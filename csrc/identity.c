@@ -277,6 +277,25 @@ int rs_interrupt(pid_t tid)
     return rs_result(syscall(SYS_tgkill, getpid(), tid, interrupt_signal()));
 }
 
+#ifndef sigev_notify_thread_id
+#define sigev_notify_thread_id _sigev_un._tid
+#endif
+
+/* Make a timer that does the same to the calling thread; to be deleted by it. -EAGAIN */
+int rs_interrupt_timer(timer_t *out)
+{
+    struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = interrupt_signal()};
+    event.sigev_notify_thread_id = rs_gettid();
+    return rs_result(timer_create(CLOCK_MONOTONIC, &event, out));
+}
+
+/* From now on every so many nanoseconds, less than a second; 0: no more. */
+int rs_interrupt_every(timer_t timer, long nanoseconds)
+{
+    const struct itimerspec every = {.it_value.tv_nsec = nanoseconds, .it_interval.tv_nsec = nanoseconds};
+    return rs_result(timer_settime(timer, 0, &every, NULL));
+}
+
 /* Continue a launcher that stopped along with its command, and not the command. */
 int rs_nudge(int pidfd)
 {

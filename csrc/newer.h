@@ -13,6 +13,11 @@
 #ifndef SYS_close_range
 #define SYS_close_range 436
 #endif
+/* linux/close_range.h */
+#ifndef CLOSE_RANGE_UNSHARE
+#define CLOSE_RANGE_UNSHARE (1U << 1)
+#endif
+
 #ifndef SYS_landlock_create_ruleset
 #define SYS_landlock_create_ruleset 444
 #endif

@@ -23,6 +23,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/types.h>
+#include <time.h>
 #include <unistd.h>
 
 #define RS_GROUPS_MAX 1024
@@ -35,6 +36,8 @@ struct rs_notification {
     uint32_t arch;
     uint64_t instruction_pointer;
     uint64_t args[6];
+    int32_t error;    /* of a connection, or 0 */
+    uint32_t arrived; /* something has come of it: rs_engine_depart */
 };
 
 /* Who the target is, as /proc/<tid>/status tells (proc(5)). */
@@ -95,6 +98,8 @@ int rs_target_identity(int target, struct rs_identity *out);
 int rs_thread_prepare(void);
 int rs_interrupt_prepare(void);
 int rs_interrupt(pid_t tid);
+int rs_interrupt_timer(timer_t *out);
+int rs_interrupt_every(timer_t timer, long nanoseconds);
 int rs_block_signals(void);
 int rs_gettid(void);
 int rs_nudge(int pidfd);
@@ -142,6 +147,10 @@ int64_t rs_listxattr(const struct rs_identity *as, int pin, char *list, size_t s
 
 /* sockets.c */
 int rs_connect(const struct rs_identity *as, int fd, const char *address, size_t size);
+/* For a moment: -EINTR if it goes on without us, and may be waited for by the same again; -ESTALE: not to be had. */
+int rs_has_time_limit(int fd);
+int rs_connect_until(timer_t timer, const struct rs_identity *as, int fd, const char *address, size_t size);
+int rs_connect_briefly(const struct rs_identity *as, int fd, const char *address, size_t size);
 int rs_bind(const struct rs_identity *as, int directory, int fd, const char *address, size_t size);
 int rs_listen(const struct rs_identity *as, int fd, int backlog);
 int64_t rs_send(const struct rs_identity *as, int fd, const char *address, size_t address_size,

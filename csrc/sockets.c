@@ -4,6 +4,8 @@
 #include <signal.h>
 #include <sys/syscall.h>
 
+#define MOMENT 100000 /* nanoseconds that a connect may take before it is on its way */
+
 static void resume_scope(const int *active)
 {
     (void)active;
@@ -19,6 +21,37 @@ int rs_connect(const struct rs_identity *as, int fd, const char *address, size_t
     __attribute__((cleanup(resume_scope))) const int scope = 1;
     (void)scope;
     return rs_result(connect(fd, (const struct sockaddr *)(const void *)address, (socklen_t)size));
+}
+
+/* One that has a limit of its own says at its end whether it was the first (EINPROGRESS): it is not to be interrupted. */
+int rs_has_time_limit(int fd)
+{
+    struct timeval limit;
+    socklen_t size = sizeof limit;
+    return getsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, &size) < 0 || limit.tv_sec || limit.tv_usec;
+}
+
+/*
+ * Connect, for a moment. -EINTR: the connection is on its way, and the same again will wait for it. -ESTALE: nothing was
+ * done, since nobody would end the wait.
+ */
+int rs_connect_until(timer_t timer, const struct rs_identity *as, int fd, const char *address, size_t size)
+{
+    if (rs_interrupt_every(timer, MOMENT) < 0)
+        return -ESTALE;
+    int rc = rs_connect(as, fd, address, size);
+    (void)rs_interrupt_every(timer, 0);
+    return rc;
+}
+
+int rs_connect_briefly(const struct rs_identity *as, int fd, const char *address, size_t size)
+{
+    timer_t timer;
+    if (rs_has_time_limit(fd) || rs_interrupt_timer(&timer) < 0)
+        return -ESTALE;
+    int rc = rs_connect_until(timer, as, fd, address, size);
+    (void)timer_delete(timer);
+    return rc;
 }
 
 /*

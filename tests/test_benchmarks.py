@@ -12,12 +12,12 @@ from pathlib import Path
 import attrs
 import pytest
 
-from benchmarks import figures, goals, limit, parallel, plot, report, soak, startup, workloads
+from benchmarks import figures, goals, limit, network, parallel, plot, report, soak, startup, workloads
 from benchmarks.__main__ import main
 from benchmarks.figures import Figure, Rounds
 from benchmarks.settings import Settings
 from benchmarks.stage import Interrupted, NotMeasured, Stage, Way, take_turns
-from benchmarks.ways import BARE, CALLS
+from benchmarks.ways import BARE, BY_NAME, CALLS
 
 QUICK = Settings(rounds=1, seconds=0.2, scale=0.02)
 ABOUT = {
@@ -196,6 +196,41 @@ def test_a_hindrance_stays_in_its_call(stage: Stage, hindrance: str) -> None:
     median, _ = stage.quantiles(CALLS, "open performed", 10, 1.0, "-w", hindrance)
 
     assert median > 0
+
+
+def test_a_thousand_connects_stay_in_their_calls(stage: Stage) -> None:
+    """The program fails if one of them returns; its own call goes on."""
+    median, _ = stage.quantiles(CALLS, "open performed", 10, 1.0, "-w", "connects")
+
+    assert median > 0
+
+
+@pytest.mark.parametrize("name", [*network.ESTABLISHED, "connect by name"])
+def test_calls_of_connections(stage: Stage, name: str) -> None:
+    """They work under the policies that they are about."""
+    way = CALLS if name in network.ESTABLISHED else BY_NAME
+
+    assert stage.quantiles(way, name, 10, 1.0)[0] > 0
+
+
+def test_connections_are_judged_by_their_bounds() -> None:
+    """By address and by name, and the opens beside those that wait, each has its own bound."""
+    found = [
+        figure("network", "connect", "bare", 10.0),
+        figure("network", "connect", "rampart", 29.0, ratio=2.9),
+        figure("network", "connect", BY_NAME.name, 31.0, ratio=3.1),
+        figure("network", "send established", "rampart", 1.0, ratio=1.2),
+        figure("beside connects", "open performed", "none", 10.0, p99=20.0),
+        figure("beside connects", "open performed", "1,000 connects", 10.0, p99=30.0, p99_ratio=1.5),
+    ]
+
+    judged = verdicts(goals.judge(found))
+
+    assert judged["connect by a rule about addresses, beside bare"] is True
+    assert judged["connect by name, beside bare"] is False
+    assert judged["send established, beside bare"] is False
+    assert judged["read established, beside bare"] is None
+    assert judged["open performed beside 1,000 waiting connects, p99"] is True
 
 
 def test_a_harness_that_dies_is_replaced(stage: Stage) -> None:

@@ -33,13 +33,15 @@ class Question:
 
 
 def policy_for(options: argparse.Namespace, question: Question) -> rampart.Policy:
-    """Return the policy: `shipped`, `calls` or `everything`."""
+    """Return the policy: `shipped`, `calls`, `names` or `everything`."""
     if options.policy == "everything":
         operations = ["read", "write", "exec", "connect", "listen"]
         return rampart.Policy(rules=[rampart.allow(operations, name="everything")])
     agent = rampart.Policy.load("agent")
     if options.policy == "shipped":
         return agent
+    if options.policy == "names":
+        return agent.with_rules(rampart.allow("connect", hosts=["localhost"], name="loopback"))
     return agent.with_rules(
         rampart.allow("connect", hosts=["127.0.0.1"], name="loopback"),
         rampart.ask("read", paths=[f"{options.directory}/asked"], name="asked", decide=question.decide),
@@ -73,5 +75,5 @@ def prepare(options: argparse.Namespace) -> protocol.Run:
 
 if __name__ == "__main__":
     parser = protocol.arguments()
-    parser.add_argument("--policy", choices=("shipped", "calls", "everything"), default="shipped")
+    parser.add_argument("--policy", choices=("shipped", "calls", "names", "everything"), default="shipped")
     protocol.serve(parser.parse_args(), prepare)

@@ -257,7 +257,8 @@ def test_in_a_pid_namespace(project: Any, spaces: Any, attack: Any) -> None:
 said.append(unshare(NEWUSER | NEWPID))
 reader, writer = os.pipe()
 if os.fork() == 0:
-    found = [os.getpid(), attempt(read, {str(secret)!r}), attempt(os.sched_setaffinity, 1, os.sched_getaffinity(0))]
+    found = [os.getpid(), attempt(read, {str(secret)!r})]
+    found.append(attempt(os.sched_setaffinity, 1, os.sched_getaffinity(0)))
     import resource
     found.append(attempt(resource.prlimit, 1, resource.RLIMIT_CORE, (0, 0)) == "EPERM")
     os.write(writer, repr(found).encode())
@@ -281,7 +282,7 @@ def ask(server):
 
 
 def test_names_are_not_asked_from_another_network(by_name: Any) -> None:
-    """A socket of another network namespace leads to nothing of the broker's; nobody is noted for its port."""
+    """A socket of another network namespace leads to nothing of the broker's; nobody is noted for it."""
     by_name.server.zone["www.allowed.example"] = [("A", "127.200.0.1")]
     policy = attrs.evolve(by_name.policy("www.allowed.example"), features=["namespaces"])
     code = f"""

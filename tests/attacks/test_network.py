@@ -90,6 +90,18 @@ def test_range_of_addresses(project: Any, tcp: Any, deny_rule: Any, calls: Any) 
     assert arrived(tcp)
 
 
+@pytest.mark.parametrize("kind", ["tcp", "tcp6"])
+def test_listening_without_a_name(
+    kind: str, project: Any, deny_rule: Any, allow_all: Any, calls: Any
+) -> None:
+    """Row 21: a socket that was never bound listens at a port of the kernel's choice: that is judged, too."""
+    steps = [f"socket,{kind}", "listen"]
+
+    assert calls(steps, deny_rule("listen")).answers == ["ok", "EACCES"]
+    assert len(project.denials("secret")) == 1
+    assert calls(steps, allow_all).answers == ["ok", "0"]
+
+
 @pytest.mark.parametrize("call", ["sendto", "sendmsg"])
 def test_datagrams(call: str, project: Any, udp: Any, deny_rule: Any, calls: Any) -> None:
     """Row 19: a datagram with a destination is judged; on a connected socket its own destination counts."""

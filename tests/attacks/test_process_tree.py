@@ -85,6 +85,7 @@ def test_terminals_by_hand(project: Any, policy: Any) -> None:
 WAITS = {
     "a FIFO without a peer": "mkfifo pipe; (exec cat pipe) & ",
     "a FIFO opened to write": "mkfifo pipe; (exec sh -c 'echo > pipe') & ",
+    "a lock that another one has": "(exec flock text sleep 600) & sleep 0.1; (exec flock text true) & ",
     "many FIFOs": "for i in $(seq 40); do mkfifo p$i; (exec cat p$i) & done; ",
 }
 

@@ -35,6 +35,7 @@ CALLS = [
     ("chmod", True),
     ("truncate", True),
     ("utimensat", True),
+    ("setxattr", True),
 ]
 
 

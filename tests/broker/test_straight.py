@@ -202,6 +202,11 @@ CALLS = {
     "create": "os.close(os.open('new', os.O_WRONLY | os.O_CREAT | os.O_EXCL)); os.unlink('new')",
     "truncate": "os.close(os.open('file', os.O_WRONLY | os.O_CREAT | os.O_TRUNC))",
     "chmod": "os.chmod('file', 0o600); os.chmod(opened, 0o600)",
+    "attributes": (
+        "os.setxattr('file', 'user.x', b'value'); os.setxattr('file', 'user.y', b'', follow_symlinks=False); "
+        "os.setxattr(opened, 'user.z', b'v' * 1000); os.removexattr('file', 'user.x'); "
+        "os.removexattr('file', 'user.y', follow_symlinks=False); os.removexattr(opened, 'user.z')"
+    ),
     "chown": "os.chown('file', -1, -1); os.lchown('link', -1, -1); os.chown(opened, -1, -1)",
     "utime": "os.utime('file'); os.utime(opened, (1, 2)); os.utime('link', (1, 2), follow_symlinks=False)",
 }

@@ -16,6 +16,7 @@ import pytest
 from rampart_seccomp.calls.attributes import DECODERS
 
 SCRIPT = Path(__file__).with_name("attributes.py")
+SETTING = Path(__file__).with_name("setting.py")
 
 pytestmark = pytest.mark.core
 
@@ -42,7 +43,8 @@ def attributed(project: Any) -> Any:
         for path in ("file", "link"):
             for kind in ("trusted", "security"):
                 os.setxattr(project.root / path, f"{kind}.one", path.encode(), follow_symlinks=False)
-    shutil.copy(SCRIPT, project.root)
+    for script in (SCRIPT, SETTING):
+        shutil.copy(script, project.root)
     return project
 
 
@@ -76,6 +78,28 @@ def test_attributes_are_free_where_every_file_may_be_read(attributed: Any, allow
 
     assert done.returncode == 0
     assert reading(attributed) == Counter()
+
+
+@pytest.mark.parametrize("engine", ["native", "python"])
+def test_attributes_are_set_as_bare(
+    engine: str, attributed: Any, deny_rule: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Setting and removing (fchmodat2, too) gives the kernel's errnos and leaves the same: some 300 ways."""
+    monkeypatch.setenv("RAMPART_SECCOMP_ENGINE", engine)
+    command = [sys.executable, SETTING.name]
+    before = attributed.base / "before"
+    shutil.copytree(attributed.root, before, symlinks=True)
+    expected = json.loads(attributed.bare(command).stdout)
+    assert len(expected) > 300
+    assert list(expected.values()).count("ok") > 60
+    shutil.rmtree(attributed.root)
+    shutil.copytree(before, attributed.root, symlinks=True)
+
+    done = attributed.run(command, deny_rule("metadata", paths=["./vault/**"]))
+
+    answers = json.loads(done.stdout)
+    assert {name: (each, answers[name]) for name, each in expected.items() if answers[name] != each} == {}
+    assert done.denials == []
 
 
 ATTEMPTS = """

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -223,6 +224,24 @@ def test_a_timeout_is_told_as_given() -> None:
         process.kill()
     for timeout in (1e12, float("inf")):
         assert Popen(["true"], broker=FakeBroker()).wait(timeout) == 0
+
+
+@pytest.mark.parametrize("timeout", [None, 60])
+def test_an_interrupted_wait_gives_the_command_a_moment(timeout: float | None) -> None:
+    """As with subprocess, whose first Ctrl-C leaves a command that got it, too, time to end by itself."""
+    script = "trap 'exit 7' INT; echo; while :; do sleep 0.01; done"
+    with Popen(["sh", "-c", script], broker=FakeBroker(), stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.read(1) == b"\n"
+        process._sigint_wait_secs = 60  # a quarter of a second, which a busy machine needs itself
+        interrupt = threading.Timer(
+            0.2, lambda: (process.send_signal(signal.SIGINT), os.kill(os.getpid(), signal.SIGINT))
+        )
+        interrupt.start()
+        with pytest.raises(KeyboardInterrupt):
+            process.wait(timeout)
+        interrupt.join()
+        assert process.returncode == 7
 
 
 def test_launcher_is_found() -> None:

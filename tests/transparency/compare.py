@@ -1,6 +1,6 @@
 """Run parts of CPython's own test suite bare and behind a policy that allows everything, and compare.
 
-    python tests/transparency/compare.py [--python PROGRAM] [--rounds N] [--ignore PATTERN] MODULE...
+    python tests/transparency/compare.py [--python PROGRAM] [--ignore PATTERN] [--use RESOURCE] MODULE...
 
 What is compared are the sets of passed, failed and skipped tests. A module with a difference is run again, up
 to N times each way: only what differs every time counts, since some tests depend on the machine's mood.
@@ -46,11 +46,13 @@ def results(report: Path) -> Results:
     return found
 
 
-def run(python: str, module: str, *, mediated: bool, ignored: Sequence[str] = ()) -> Results:
-    """Run one module of the suite but for the tests that a pattern matches."""
+def run(
+    python: str, module: str, *, mediated: bool, ignored: Sequence[str] = (), use: str = "none"
+) -> Results:
+    """Run one module of the suite with some of regrtest's resources, but for tests that a pattern matches."""
     with tempfile.TemporaryDirectory() as directory:
         report = Path(directory) / "report.xml"
-        argv = [python, "-W", "ignore", "-m", "test", "--junit-xml", str(report), "-u", "none"]
+        argv = [python, "-W", "ignore", "-m", "test", "--junit-xml", str(report), "-u", use]
         argv += [*(f"--ignore={pattern}" for pattern in ignored), module]
         environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
         options = {"cwd": directory, "env": environment, "capture_output": True, "timeout": SECONDS}
@@ -72,12 +74,20 @@ def differences(bare: Results, mediated: Results) -> dict[str, tuple[str, str]]:
 
 
 def compare(
-    python: str, module: str, expected: Collection[str], *, rounds: int = 3, ignored: Sequence[str] = ()
+    python: str,
+    module: str,
+    expected: Collection[str],
+    *,
+    rounds: int = 3,
+    ignored: Sequence[str] = (),
+    use: str = "none",
 ) -> tuple[Results, dict[str, tuple[str, str]]]:
     """Run a module both ways, again where it differs unexpectedly: what it does bare, and what differs."""
 
     def once() -> tuple[Results, dict[str, tuple[str, str]]]:
-        bare, mediated = (run(python, module, mediated=each, ignored=ignored) for each in (False, True))
+        bare, mediated = (
+            run(python, module, mediated=each, ignored=ignored, use=use) for each in (False, True)
+        )
         return bare, differences(bare, mediated)
 
     bare, found = once()
@@ -112,13 +122,20 @@ def main() -> int:
     parser.add_argument(
         "--ignore", action="append", default=[], metavar="PATTERN", help="leave out tests; may be repeated"
     )
+    parser.add_argument(
+        "--use",
+        default="none",
+        metavar="RESOURCE",
+        help="what tests may need: `network` for test_socketserver",
+    )
     parser.add_argument("modules", nargs="+", metavar="MODULE")
     options = parser.parse_args()
     unignore()
     bad = 0
     for module in options.modules:
         expected = listed(module)
-        bare, found = compare(options.python, module, expected, rounds=options.rounds, ignored=options.ignore)
+        given = {"rounds": options.rounds, "ignored": options.ignore, "use": options.use}
+        bare, found = compare(options.python, module, expected, **given)
         counts = collections.Counter(bare.values())
         print(f"{module}: bare", ", ".join(f"{counts[each]} {each}" for each in sorted(counts)), flush=True)
         bad += not counts["passed"]

@@ -7,7 +7,10 @@ no rule about addresses.
 from __future__ import annotations
 
 import base64
+import contextlib
+import getpass
 import hashlib
+import importlib.util
 import io
 import json
 import shutil
@@ -21,6 +24,7 @@ from typing import Any
 
 import attrs
 import pytest
+import sites
 
 SITE = "127.200.0.1"  # stands for an address of the internet: tests/naming.py
 
@@ -35,6 +39,7 @@ class Client:
         tools: Programs without which it is skipped.
         modules: Modules of Python without which it is skipped.
         prepare: Makes what the site serves, given its directory and port.
+        serve: Serves something else than HTTP, given address, list of requests and directory; gives the port.
         slow: It compiles a whole library: in the long suite only.
     """
 
@@ -43,6 +48,7 @@ class Client:
     tools: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()
     prepare: Callable[[Path, int], None] | None = None
+    serve: Callable[[str, list[str], Path], contextlib.AbstractContextManager[int]] | None = None
     slow: bool = False
 
 
@@ -104,9 +110,13 @@ def registry(site: Path, port: int) -> None:
     (site / "demo").write_text(json.dumps(about))
 
 
-def python(lines: str) -> str:
+def python(lines: str, program: str = "python3") -> str:
     prelude = "import os\nname, port = os.environ['NAME'], int(os.environ['PORT'])"
-    return f"python3 - <<'END'\n{prelude}\n{lines}\nEND"
+    return f"{program} - <<'END'\n{prelude}\n{lines}\nEND"
+
+
+OURS = '"$PYTHON"'
+"""The interpreter of the tests, which has the modules that pyproject.toml names."""
 
 
 GO = """
@@ -169,6 +179,12 @@ python3 -m venv --without-pip venv
 venv/bin/python -m demo_pkg
 """
 
+SSH = """
+echo "site $(cat $SITE/site)" >known
+ssh -F none -i $SITE/key -p $PORT -o BatchMode=yes -o IdentitiesOnly=yes -o ConnectTimeout=20 \\
+  -o HostKeyAlias=site -o UserKnownHostsFile=known -o StrictHostKeyChecking=yes $ACCOUNT@$NAME echo hello
+"""
+
 CLIENTS = [
     Client("curl", "curl -sS -m 20 http://$NAME:$PORT/hello", ("curl",)),
     Client("wget", "wget -q -T 20 -t 1 -O- http://$NAME:$PORT/hello", ("wget",)),
@@ -212,14 +228,16 @@ CLIENTS = [
     ),
     Client(
         "requests",
-        python("import requests\nprint(requests.get(f'http://{name}:{port}/hello').text)"),
+        python("import requests\nprint(requests.get(f'http://{name}:{port}/hello').text)", OURS),
         modules=("requests",),
     ),
     Client(
         "httpx",
-        python("import httpx\nprint(httpx.get(f'http://{name}:{port}/hello').text)"),
+        python("import httpx\nprint(httpx.get(f'http://{name}:{port}/hello').text)", OURS),
         modules=("httpx",),
     ),
+    Client("redis-cli", "redis-cli -h $NAME -p $PORT GET greeting", ("redis-cli",), serve=sites.redis),
+    Client("ssh", SSH, ("ssh", "ssh-keygen", str(sites.SSHD)), serve=sites.ssh),
     Client("Go", GO, ("go",), slow=True),
     Client("Java", JAVA, ("java",)),
     Client("musl", MUSL, ("musl-gcc",)),
@@ -247,26 +265,38 @@ CLIENTS = [
 def test_clients(client: Client, names: str, by_name: Any, project: Any) -> None:
     """A client works by the name that the policy has, and fails with an error of the network by any other."""
     missing = [tool for tool in client.tools if shutil.which(tool) is None]
-    missing += [
-        module
-        for module in client.modules
-        if project.bare(["python3", "-c", f"import {module}"], env={"HOME": str(project.home)}).returncode
-    ]
+    missing += [module for module in client.modules if importlib.util.find_spec(module) is None]
     if missing:
         pytest.skip(f"no {', '.join(missing)}")
     directory = project.base / "site"
     directory.mkdir()
     (directory / "hello").write_text("hello\n")
-    port = by_name.site(SITE, directory)
-    if client.prepare is not None:
-        client.prepare(directory, port)
+    with contextlib.ExitStack() as serving:
+        if client.serve is None:
+            port = by_name.site(SITE, directory)
+        else:
+            port = serving.enter_context(client.serve(SITE, by_name.requests, directory))
+        if client.prepare is not None:
+            client.prepare(directory, port)
+        policy = attrs.evolve(by_name.policy(f"site.example:{port}"), names=names)
+        reach(client, by_name, project, policy, port, directory)
+
+
+def reach(client: Client, by_name: Any, project: Any, policy: Any, port: int, directory: Path) -> None:
+    """Run the client by a name that the policy has and by another one of the same address, and compare."""
     by_name.server.zone |= {"site.example": [("A", SITE)], "evil.example": [("A", SITE)]}
-    policy = attrs.evolve(by_name.policy(f"site.example:{port}"), names=names)
     results = {}
     for name in ("evil.example", "site.example"):
         work = project.root / name
         work.mkdir()
-        env = {"NAME": name, "PORT": str(port), "PIP": str(Path(sys.executable).with_name("pip"))}
+        env = {
+            "NAME": name,
+            "PORT": str(port),
+            "SITE": str(directory),
+            "ACCOUNT": getpass.getuser(),
+            "PYTHON": sys.executable,
+            "PIP": str(Path(sys.executable).with_name("pip")),
+        }
         script = f"cd {name}\n{client.script}"
         results[name] = by_name.run(["bash", "-c", script], policy, env=env, timeout=180)
         if name == "evil.example":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import signal
 import threading
@@ -19,7 +20,7 @@ from rampart_seccomp.broker.ledger import Entry, Ledger
 from rampart_seccomp.broker.pool import Pool
 from rampart_seccomp.broker.processes import describe
 from rampart_seccomp.broker.questions import Bounced
-from rampart_seccomp.calls.call import Call, CallChanged, Setting, Withheld
+from rampart_seccomp.calls.call import Call, CallChanged, Departed, Setting, Withheld
 from rampart_seccomp.calls.decode import decode
 from rampart_seccomp.calls.notification import Notification
 from rampart_seccomp.errors import ExecUnverifiable, TargetGone
@@ -67,6 +68,7 @@ class Answering:
         self._ledger = ledger
         self._telling = telling
         self._unverifiable = unverifiable
+        self._departed: dict[int, tuple[list[Judgement], int]] = {}
         self._at_work = 0
         self._quiet = threading.Condition()
 
@@ -97,7 +99,10 @@ class Answering:
             if self.orphaned:
                 _kill(notification)
                 return
-            self._answer(notification)
+            if notification.arrived is None:
+                self._answer(notification)
+            else:
+                self._conclude(notification, notification.arrived)
         except Bounced:
             bounced = True
         except TargetGone:
@@ -143,10 +148,39 @@ class Answering:
                 judgements = self._deciding.judge.judge(call)
             if self._telling.records_allowed:
                 judgements = [self._with_process(judgement, notification) for judgement in judgements]
+            call.depart = functools.partial(self._depart, notification, judgements, began)
             with self._ledger.entry() as entry:
                 notification.before_answer = entry.settle
                 self._perform(call, judgements, notification, began, entry)
         return True
+
+    def _depart(
+        self,
+        notification: Notification,
+        judgements: list[Judgement],
+        began: int,
+        copy: int,
+        address: bytes,
+    ) -> bool:
+        # First: something may have come of it before this thread goes on.
+        self._departed[notification.id] = judgements, began
+        if self._deciding.depart(notification, copy, address):
+            return True
+        del self._departed[notification.id]
+        return False
+
+    def _conclude(self, notification: Notification, error: int) -> None:
+        """Answer with what came of a connection, as it was decided: nothing is read a second time."""
+        judgements, began = self._departed.pop(notification.id)
+        with self._ledger.entry() as entry:
+            notification.before_answer = entry.settle
+            if error:
+                notification.deny(error)
+            else:
+                notification.reply(0)
+            held = time.monotonic_ns() - began
+            for judgement in judgements:
+                entry.record(judgement, error or None, Call.enforced, held)
 
     def _perform(
         self, call: Call, judgements: list[Judgement], notification: Notification, began: int, entry: Entry
@@ -156,6 +190,8 @@ class Answering:
             call.perform()
         except TargetGone:
             raise
+        except Departed:
+            return
         except Withheld as withheld:
             call.close()
             self._refuse(withheld.judgement, notification, began)

@@ -15,7 +15,7 @@ from rampart_seccomp.broker.lookups import TreeDns
 from rampart_seccomp.broker.pool import Pool
 from rampart_seccomp.broker.verifying import Stage
 from rampart_seccomp.calls.call import Setting
-from rampart_seccomp.calls.notification import Listener
+from rampart_seccomp.calls.notification import Listener, Notification
 from rampart_seccomp.calls.starting import system_loaders
 from rampart_seccomp.network.names import HostNames
 from rampart_seccomp.policy import AnyMatcher
@@ -190,6 +190,11 @@ class Deciding:
         self.dns.forsake()
         self._changing = threading.Lock()
         self._caught_up = threading.Condition()
+
+    def depart(self, notification: Notification, copy: int, address: bytes) -> bool:
+        """Have the engine wait for a connection; False without one."""
+        with self._changing:
+            return self.engine is not None and self.engine.depart(notification, copy, address)
 
     # What the engine has decided, on its way to the ledger
 

@@ -200,6 +200,7 @@ class Engine:
                 number=raw.nr,
                 args=tuple(raw.args),
                 syscall=name_of(raw.nr),
+                arrived=raw.error if raw.arrived else None,
             )
 
     def clear(self) -> None:
@@ -240,6 +241,12 @@ class Engine:
         answered, asked = ffi.new("uint64_t *"), ffi.new("uint64_t *")
         lib.rs_engine_counts(self._raw, answered, asked)
         return answered[0], asked[0]
+
+    def depart(self, notification: Notification, copy: int, address: bytes) -> bool:
+        """Wait for a connection, and give the call as a question again (`arrived`). False: nobody waits."""
+        n = ffi.new("struct rs_notification *")
+        n.id, n.pid, n.nr, n.args = notification.id, notification.tid, notification.number, notification.args
+        return int(lib.rs_engine_depart(self._raw, n, copy, address, len(address))) == 0
 
     def stop(self) -> bool:
         """End the threads; False if one hangs in the kernel: then neither close this nor the listener.

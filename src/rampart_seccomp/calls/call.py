@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Call",
     "CallChanged",
+    "Departed",
     "Linking",
     "NameService",
     "Refusal",
@@ -53,6 +54,10 @@ class Withheld(Exception):
 
 class CallChanged(Exception):
     """The objects moved between pinning and performing: decode and decide again."""
+
+
+class Departed(Exception):
+    """A connection goes on its way without the call, which is answered when something has come of it."""
 
 
 @attrs.frozen
@@ -237,6 +242,8 @@ class Call:
         renamings: Names that objects would get.
         linkings: Symbolic links that there would be.
         refusal: A built-in denial, if one applies.
+        depart: Has somebody else wait for a connection and answer, given a copy of the socket and an address;
+            False if nobody does. None: there is nobody.
         guards: Asked while the names are held still, just before names change; one that raises `Withheld`
             prevents it.
     """
@@ -248,6 +255,7 @@ class Call:
     linkings: tuple[Linking, ...] = ()
     refusal: Refusal | None = None
     guards: list[Callable[[], None]] = attrs.field(factory=list)
+    depart: Callable[[int, bytes], bool] | None = None
     _pins: list[Pin] = attrs.field(factory=list)
     _fds: list[int] = attrs.field(factory=list)
 
@@ -264,6 +272,7 @@ class Call:
             CallChanged: Nothing was done; decode again.
             Withheld: Nothing was done; a guard forbids it.
             TargetGone: Nobody waits for the answer any more.
+            Departed: It is not answered yet.
         """
         raise NotImplementedError(type(self).__name__)
 

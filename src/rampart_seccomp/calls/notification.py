@@ -43,6 +43,7 @@ class Notification:
         number: Number of the system call.
         args: The six argument registers, unsigned.
         syscall: Name of the system call.
+        arrived: What came of a connection that was waited for elsewhere: an error, or 0. None for all others.
         before_answer: Called before an answer is given, or a descriptor that other threads can use, too.
     """
 
@@ -53,6 +54,7 @@ class Notification:
     number: int
     args: tuple[int, ...]
     syscall: str
+    arrived: int | None = None
     before_answer: Callable[[], object] = bool
     _target: int = -1
     _identity: Any = None

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import attrs
 
 from rampart_seccomp.calls.addresses import IPAddress, NetlinkAddress, UnixAddress, Unspecified, parse
-from rampart_seccomp.calls.call import Call, NameService, Refusal, Setting
+from rampart_seccomp.calls.call import Call, Departed, NameService, Refusal, Setting
 from rampart_seccomp.calls.notification import AT_FDCWD, Notification, int32
 from rampart_seccomp.calls.pins import Pin
 from rampart_seccomp.calls.shim import checked, lib
@@ -251,9 +251,12 @@ class SocketCall(Call):
             result = self.act()
         if result == -errno.EINTR:
             notification.ensure_valid()
-        checked(result, notification.syscall)
+        self._answer(result)
+
+    def _answer(self, result: int) -> None:
+        checked(result, self.notification.syscall)
         self.close()
-        notification.reply(result)
+        self.notification.reply(result)
 
 
 def connect(notification: Notification, setting: Setting) -> Call:
@@ -276,6 +279,32 @@ class ConnectCall(SocketCall):
 
     copy: int = attrs.field(init=False)
     where: Destination = attrs.field(init=False)
+
+    def perform(self) -> None:
+        """Connect; waiting, only if nobody else does."""
+        result = self._briefly(self.depart) if self.depart is not None and self._waits() else None
+        if result is None:
+            super().perform()
+        else:
+            self._answer(result)
+
+    def _waits(self) -> bool:
+        """Tell whether it is a stream of IP that blocks."""
+        event = self.where.event
+        stream = isinstance(event, ConnectEvent) and event.protocol == "tcp"
+        return stream and self.where.asks is None and os.get_blocking(self.copy)
+
+    def _briefly(self, depart: Callable[[int, bytes], bool]) -> int | None:
+        """Give the result if there is one at once; None: to be waited for here."""
+        raw, notification = self.where.raw, self.notification
+        identity = notification.identity
+        notification.ensure_valid()
+        result = int(lib.rs_connect_briefly(identity, self.copy, raw, len(raw)))
+        if result == -errno.EINTR:
+            notification.ensure_valid()
+            if depart(self.copy, raw):
+                raise Departed
+        return None if result in (-errno.EINTR, -errno.ESTALE) else result
 
     def connect(self) -> int:
         """Connect it, and note who asks the tree's own name service."""

@@ -195,16 +195,21 @@ class Popen(subprocess.Popen[AnyStr]):
             status = self._leave_lingering()
             if status is not None:
                 return status
-        status = super().wait(timeout) if timeout is None else self._wait_at_most(timeout)
+        status = super().wait(timeout)
         if not self.session.lingers:
             self._supervision.settle(SETTLE_SECONDS)
         return status
 
-    def _wait_at_most(self, timeout: float) -> int:
-        """Wait for the launcher as subprocess does, which would look for its end only now and then."""
-        left = timeout if self.returncode is not None else _wait_ended(self.pid, timeout)
+    def _wait(self, timeout: float | None) -> int:
+        """Wait for the launcher in subprocess's place, which would look for its end only now and then.
+
+        Interrupted in here, `wait` gives the command a moment to end; so all of the waiting is in here.
+        """
+        if timeout is None or self.returncode is not None:
+            return super()._wait(timeout)  # type: ignore[misc,no-any-return]
+        left = _wait_ended(self.pid, timeout)
         try:
-            return super().wait(left)
+            return super()._wait(left)  # type: ignore[misc,no-any-return]
         except subprocess.TimeoutExpired as error:
             error.timeout = timeout
             raise

@@ -344,6 +344,19 @@ static long try_truncate(int *win)
 	return result;
 }
 
+/* Attributes of the victim cannot be looked at from in here; that something was done to it can. */
+static long try_setxattr(int *win)
+{
+	long result = syscall(SYS_setxattr, page->path, "user.mark", "x", 1L, 0);
+	int failure = errno;
+	struct stat now;
+
+	*win = lstat(secret_path, &now) || now.st_ctim.tv_sec != victim.st_ctim.tv_sec ||
+	       now.st_ctim.tv_nsec != victim.st_ctim.tv_nsec;
+	errno = failure;
+	return result;
+}
+
 static long try_utimensat(int *win)
 {
 	static const struct timespec times[2] = {{1000, 0}, {1000, 0}};
@@ -398,6 +411,7 @@ static const struct {
 	{"chmod", try_chmod},
 	{"truncate", try_truncate},
 	{"utimensat", try_utimensat},
+	{"setxattr", try_setxattr},
 	{"connect", try_connect},
 };
 
