@@ -250,7 +250,7 @@ def test_a_feature_that_comes_and_goes(first: bool, project: Any, spaces: Any, a
 
 
 def test_in_a_pid_namespace(project: Any, spaces: Any, attack: Any) -> None:
-    """A rule holds in a pid namespace, and numbers in there are nobody's out here."""
+    """A rule holds in a pid namespace; numbers name the tree's in there, and a group may go beyond it."""
     secret: Path = project.write("vault/key", "SECRET\n")
     policy = spaces.with_rules(rampart.deny("read", paths=["./vault/**"], name="secret"))
     lines = f"""{SPACES}
@@ -260,13 +260,17 @@ if os.fork() == 0:
     found = [os.getpid(), attempt(read, {str(secret)!r})]
     found.append(attempt(os.sched_setaffinity, 1, os.sched_getaffinity(0)))
     import resource
+    same = lambda: os.setpriority(os.PRIO_PGRP, 0, os.getpriority(os.PRIO_PGRP, 0))
+    found.append(attempt(same))
+    os.setpgid(0, 0)
+    found.append(attempt(same))
     found.append(attempt(resource.prlimit, 1, resource.RLIMIT_CORE, (0, 0)) == "EPERM")
     os.write(writer, repr(found).encode())
     os._exit(0)
 said.append(os.read(reader, 1000).decode())
 """
-    assert attack(lines, None) == ["ok", "[1, 'SECRET\\n', 'ok', False]"]
-    assert attack(lines, policy) == ["ok", "[1, 'EACCES', 'ok', True]"]
+    assert attack(lines, None) == ["ok", "[1, 'SECRET\\n', 'ok', 'ok', 'ok', False]"]
+    assert attack(lines, policy) == ["ok", "[1, 'EACCES', 'ok', 'EPERM', 'ok', True]"]
 
 
 NAMED = """

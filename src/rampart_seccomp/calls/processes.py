@@ -98,6 +98,8 @@ def _process(notification: Notification, tid: int) -> bool:
     Raises:
         OSError: ESRCH if there is none of this number.
     """
+    if not _same_numbers(notification):
+        return _own_numbers(notification)
     if tid in (notification.tid, notification.tgid):
         return True
     status = _status(tid)
@@ -112,7 +114,9 @@ def _group(notification: Notification, group: int) -> bool:
     Raises:
         OSError: ESRCH if it has no member.
     """
-    wanted = group or os.getpgid(notification.tgid)
+    if group and not _same_numbers(notification):
+        return _own_numbers(notification)
+    wanted = group or os.getpgid(notification.tgid)  # which may go beyond the target's pid namespace
     members = [int(name) for name in os.listdir("/proc") if name.isdigit() and _group_of(int(name)) == wanted]
     if not members:
         raise OSError(errno.ESRCH, os.strerror(errno.ESRCH))
@@ -144,8 +148,7 @@ def _own_numbers(notification: Notification) -> bool:
 def _call(
     notification: Notification, setting: Setting, allowed: Callable[[Notification], bool]
 ) -> ProcessCall:
-    inside = allowed(notification) if _same_numbers(notification) else _own_numbers(notification)
-    return ProcessCall(notification, setting, refusal=None if inside else _OUTSIDE)
+    return ProcessCall(notification, setting, refusal=None if allowed(notification) else _OUTSIDE)
 
 
 def _on_process(pid_at: int) -> Decoder:

@@ -43,6 +43,7 @@ __all__ = [
 OTHER_NAME_SERVICE = "a name service beside the broker's"
 STANDS_FOR_NOTHING = "a synthetic address that stands for no name"
 
+NAMES_ELSEWHERE = "the names of another network namespace"
 _SO_BINDTOIFINDEX = 62
 _SO_NETNS_COOKIE = 71
 _UNIX_MAX = 110  # sizeof(struct sockaddr_un)
@@ -93,7 +94,9 @@ def destination(call: Call, raw: bytes, copy: int) -> Destination:
         return Destination(raw, refusal=Refusal("netlink to other programs") if outside else None)
     if isinstance(address, IPAddress):
         _expect(domain, socket.AF_INET, socket.AF_INET6)
-        if address.port == DNS_PORT and call.setting.dns is not None and not _is_elsewhere(copy):
+        if address.port == DNS_PORT and call.setting.dns is not None:
+            if _is_elsewhere(copy):
+                return Destination(raw, refusal=Refusal(NAMES_ELSEWHERE, errno.ECONNREFUSED))
             _ensure_at_large(copy)
             return _name_service(call.setting.dns, raw, address, kind)
         return _ip_destination(call, raw, address, kind, copy)
@@ -102,9 +105,10 @@ def destination(call: Call, raw: bytes, copy: int) -> Destination:
 
 
 def _is_elsewhere(copy: int) -> bool:
-    """Tell whether a socket is of another network namespace: nobody answers there but the tree itself.
+    """Tell whether a socket is of another network namespace, where the broker's name service is not.
 
-    Its port is another's here, so whoever asks from that must not be taken for the socket's owner.
+    Its port is another's here: whoever asks from that must not be taken for the socket's owner. True, too, if
+    the kernel does not say (before Linux 5.14).
     """
     with socket.socket(fileno=os.dup(copy)) as theirs, socket.socket(socket.AF_UNIX) as ours:
         try:
