@@ -270,8 +270,10 @@ if os.fork() == 0:
 said.append(os.read(reader, 1000).decode())
 """
     # The group that this test is in may have members of other users.
-    bare = [["ok", f"[1, 'SECRET\\\\n', 'ok', {group!r}, 'ok', False]"] for group in ("ok", "EPERM")]
-    assert attack(lines, None) in bare[: 1 if os.geteuid() == 0 else 2]
+    groups = ("ok",) if os.geteuid() == 0 else ("ok", "EPERM")
+    told, found = attack(lines, None)
+    assert told == "ok"
+    assert found in [repr([1, "SECRET\n", "ok", group, "ok", False]) for group in groups]
     assert attack(lines, policy) == ["ok", "[1, 'EACCES', 'ok', 'EPERM', 'ok', True]"]
 
 
@@ -329,14 +331,13 @@ with open("/proc/%d/task/%d/children" % (first, first)) as file:
 """
     first, second = attack(lines, spaces)
 
-    for pid in (first, second):
-        assert not Path(f"/proc/{pid}").exists()
+    assert not any(Path(f"/proc/{pid}").exists() for pid in (first, second))
 
 
 COMMON = """
 id -u; cat /proc/self/uid_map; touch made; chown 0:0 made; stat -c %u:%g made; chown 5 made 2>&1
 unshare -Ur sh -c 'cat /proc/self/uid_map; id -u'
-unshare -pf --kill-child sh -c 'echo $$; sh -c "kill -0 1 && echo there"; cat /dev/fd/0 </dev/null; ls /proc/self/fd'
+unshare -pf --kill-child sh -c 'echo $$; sh -c "kill -0 1 && echo there"; cat /dev/fd/0; ls /proc/self/fd' <made
 unshare -nu sh -c 'cat /proc/net/dev | wc -l; readlink /proc/self/ns/net | cut -c1-5'
 """
 
