@@ -18,7 +18,10 @@
 #define WALKER_MEMORY (8u << 20)
 #define TICK 10000000          /* nanoseconds between two looks of the watch */
 #define PATIENCE 50000000      /* how long a call may take before the watch asks whether its target still lives */
-#define STUCK 5000000          /* how long a call may take before somebody else receives */
+#define SOLO_TICK 1000000     /* the same while leads are withheld and calls come */
+#define SOLO_TICKS 5           /* looks without any call before none are expected */
+#define STUCK 1000000          /* how long a call may take before somebody else receives */
+#define SOLO 64                /* calls in a row of one thread before one lead is enough for it */
 #define QUIET_TICKS 100        /* looks without any call before the watch sleeps, or looks less often: */
 #define QUIET_TICK 50000000    /* while some call waits for others */
 #define BLOCKING_MAX 32        /* calls that wait for others at a time */
@@ -189,11 +192,43 @@ void rs_engine_forget(struct rs_engine *engine, int blind)
  * Only who leads receives: the kernel wakes everybody who waits at a listener for each call, and all but one in vain. So
  * there are as many leads as threads in the beginning, however many are added for those that wait for others: these hand
  * their lead on before (held_may_block), or when the watch finds them stuck.
+ *
+ * While all calls come from one thread, which cannot make the next one before it has an answer, one lead is enough, and
+ * the others would be woken in vain: they are withheld until another thread calls.
  */
 static void hand_on(struct rs_worker *worker)
 {
     if (atomic_exchange(&worker->leads, 0))
         (void)sem_post(&worker->engine->lead);
+}
+
+/* A call of this thread has come: others may receive again if it is not that of the last one. */
+static void meet(struct rs_engine *engine, pid_t tid)
+{
+    if (atomic_exchange(&engine->caller, tid) == tid) {
+        atomic_fetch_add(&engine->in_a_row, 1);
+        return;
+    }
+    atomic_store(&engine->in_a_row, 0);
+    for (int withheld = atomic_load(&engine->withheld); withheld > 0;)
+        if (atomic_compare_exchange_weak(&engine->withheld, &withheld, withheld - 1)) {
+            (void)sem_post(&engine->lead);
+            break;
+        }
+}
+
+/* Let go of a lead that is not needed; the last one always is. */
+static void withhold(struct rs_worker *worker)
+{
+    struct rs_engine *engine = worker->engine;
+    if (atomic_load(&engine->in_a_row) < SOLO)
+        return;
+    int withheld = atomic_load(&engine->withheld);
+    if (withheld + 1 >= engine->leads || !atomic_load(&worker->leads) ||
+        !atomic_compare_exchange_strong(&engine->withheld, &withheld, withheld + 1))
+        return;
+    if (!atomic_exchange(&worker->leads, 0))
+        atomic_fetch_sub(&engine->withheld, 1); /* handed on by the watch in between */
 }
 
 /* One call */
@@ -392,7 +427,9 @@ static void *work(void *argument)
         atomic_fetch_sub(&engine->idle, 1);
         if (rc == 0) {
             rouse_watch(engine);
+            meet(engine, (pid_t)n.pid);
             take(worker, &n);
+            withhold(worker);
         } else if (rc == -ENOENT) {
             if (hung_up(engine->listener))
                 break;
@@ -514,7 +551,8 @@ static void *watch(void *argument)
         struct timespec until;
         if (clock_gettime(CLOCK_MONOTONIC, &until) < 0)
             break;
-        until.tv_nsec += quiet < QUIET_TICKS ? TICK : QUIET_TICK;
+        const int solo = atomic_load(&engine->withheld) > 0 && quiet < SOLO_TICKS;
+        until.tv_nsec += solo ? SOLO_TICK : quiet < QUIET_TICKS ? TICK : QUIET_TICK;
         if (until.tv_nsec >= 1000000000) {
             until.tv_nsec -= 1000000000;
             until.tv_sec++;
@@ -658,6 +696,7 @@ int rs_engine_start(struct rs_engine *engine, unsigned threads)
     int rc = 0;
     /* The first may add others already, while the last are not there yet. */
     (void)pthread_mutex_lock(&engine->watching);
+    engine->leads = (int)threads;
     for (unsigned i = 0; i < threads; i++)
         (void)sem_post(&engine->lead);
     for (unsigned i = 0; i < threads && rc == 0; i++)

@@ -117,6 +117,9 @@ struct rs_engine {
     pthread_t watch;
     int watch_there;
     sem_t lead; /* as often as nobody has it */
+    int leads;  /* in all; of these `withheld` are nobody's to take */
+    atomic_int withheld, caller;
+    atomic_uint in_a_row; /* calls of `caller` */
     atomic_int watch_sleeps, idle, blocking;
     unsigned workers_count; /* with `watching` held */
     struct rs_worker workers[WORKERS_MAX];
