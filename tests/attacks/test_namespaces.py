@@ -337,7 +337,7 @@ with open("/proc/%d/task/%d/children" % (first, first)) as file:
 COMMON = """
 id -u; cat /proc/self/uid_map; touch made; chown 0:0 made; stat -c %u:%g made; chown 5 made 2>&1
 unshare -Ur sh -c 'cat /proc/self/uid_map; id -u'
-unshare -pf --kill-child sh -c 'echo $$; sh -c "kill -0 1 && echo there"; cat /dev/fd/0; ls /proc/self/fd' <made
+unshare -pf --kill-child sh -c 'echo $$; sh -c "kill -0 1 && echo there"; cat /dev/fd/0; ls /dev/fd' <made
 unshare -nu sh -c 'cat /proc/net/dev | wc -l; readlink /proc/self/ns/net | cut -c1-5'
 """
 
