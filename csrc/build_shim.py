@@ -10,7 +10,7 @@ HERE = Path(__file__).resolve().parent
 TABLES = ["tables.c", "patterns.c", "rules.c", "walker.c"]
 """Sources that evaluate compiled policies, and need nothing else."""
 SOURCES = [
-    *("listener.c", "target.c", "resolve.c", "files.c", "sockets.c", "identity.c", "names.c"),
+    *("listener.c", "target.c", "resolve.c", "files.c", "sockets.c", "identity.c", "spaces.c", "names.c"),
     *("engine.c", "flights.c", "held.c", "held_straight.c"),
     *("held_open.c", "held_names.c", "held_metadata.c", "held_sockets.c", "held_exec.c", "underway.c"),
     *("who.c", "journal.c", *TABLES),

@@ -47,6 +47,8 @@ struct rs_identity {
     gid_t rgid, egid, sgid, fsgid;
     mode_t umask;
     uint64_t cap_effective;
+    uint64_t cap_inside;
+    int elsewhere;
     uint32_t ngroups;
     gid_t groups[1024];
 };
@@ -57,6 +59,10 @@ int rs_interrupt(pid_t tid);
 int rs_block_signals(void);
 int rs_gettid(void);
 int rs_nudge(int pidfd);
+
+/* spaces.c */
+int rs_user_space_covers(int target, pid_t pid);
+int rs_open_within(const struct rs_identity *as, int target, int parent, const char *name, int flags);
 
 /* resolve.c */
 #define RS_FOLLOW 1
@@ -175,6 +181,7 @@ struct rs_numbers {
     int32_t chmod, fchmod, fchmodat, fchmodat2, chown, lchown, fchown, fchownat, utimensat;
     int32_t setxattr, lsetxattr, fsetxattr, removexattr, lremovexattr, fremovexattr;
     int32_t setuid, setgid, setreuid, setregid, setresuid, setresgid, setfsuid, setfsgid, setgroups, capset, prctl, umask;
+    int32_t clone, unshare;
 };
 struct rs_engine;
 int rs_engine_new(int listener, pid_t launcher, pid_t member, struct rs_names *names,

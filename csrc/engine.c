@@ -270,6 +270,12 @@ static int changes_identity(const struct rs_numbers *numbers, int32_t nr, const 
     return 0;
 }
 
+/* Whether a call makes a user namespace: who is in it has rights that count there alone. Python says whether it may. */
+static int enters_user_space(const struct rs_numbers *numbers, int32_t nr, const uint64_t *args)
+{
+    return (nr == numbers->clone || nr == numbers->unshare) && (args[0] & CLONE_NEWUSER);
+}
+
 /* The umask changes when the kernel goes on with the call, at any time from now on. */
 static void note_umask(struct rs_held *held)
 {
@@ -288,7 +294,7 @@ static enum rs_outcome answer(struct rs_held *held)
     /* Only the task itself changes it, and makes no other call before it is done. Whoever answers: what is known of
      * tasks outlives the tables. */
     const int changes = changes_identity(numbers, nr, args);
-    if (changes) {
+    if (changes || enters_user_space(numbers, nr, args)) {
         atomic_store(&held->engine->differ, 1);
         atomic_fetch_add(&held->engine->age, 1);
     }

@@ -39,6 +39,7 @@ struct rs_numbers {
     int32_t chmod, fchmod, fchmodat, fchmodat2, chown, lchown, fchown, fchownat, utimensat;
     int32_t setxattr, lsetxattr, fsetxattr, removexattr, lremovexattr, fremovexattr;
     int32_t setuid, setgid, setreuid, setregid, setresuid, setresgid, setfsuid, setfsgid, setgroups, capset, prctl, umask;
+    int32_t clone, unshare;
 };
 
 /*

@@ -119,10 +119,16 @@ static int read_change(struct rs_held *held, struct change *change)
     }
 }
 
+/* Whether ids are named that mean others to us: numbers of another user namespace. */
+static int is_meant_elsewhere(const struct rs_identity *as, const struct change *change)
+{
+    return as->elsewhere && change->kind == RS_OWNER;
+}
+
 static enum rs_outcome change_open(struct rs_held *held, int fd, struct change *change)
 {
     const struct rs_identity *as = held_rights(held);
-    if (!as || fd < 0 || read_change(held, change) < 0)
+    if (!as || is_meant_elsewhere(as, change) || fd < 0 || read_change(held, change) < 0)
         return RS_QUESTION;
     /* Of a copy, since the number can mean another file at any time. */
     int copy = held_copy_fd(held, fd);
@@ -142,7 +148,7 @@ static enum rs_outcome change_path(struct rs_held *held, int dirfd, uint64_t add
     struct rs_straight straight;
     char path[PATH_MAX];
     const struct rs_identity *as = held_rights(held);
-    if (!as || (flags & ~AT_SYMLINK_NOFOLLOW) || read_change(held, change) < 0)
+    if (!as || is_meant_elsewhere(as, change) || (flags & ~AT_SYMLINK_NOFOLLOW) || read_change(held, change) < 0)
         return RS_QUESTION;
     if (held_read_path(held, address, path) <= 0 || held_straight(held, dirfd, path, &straight) < 0)
         return RS_QUESTION;

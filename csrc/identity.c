@@ -188,7 +188,7 @@ static int parse_status(char *text, struct rs_identity *out)
         else if (sscanf(line, "Gid: %u %u %u %u", &out->rgid, &out->egid, &out->sgid, &out->fsgid) == 4)
             seen |= 16;
         else if (sscanf(line, "CapEff: %llx", &caps) == 1) {
-            out->cap_effective = caps;
+            out->cap_effective = out->cap_inside = caps;
             seen |= 32;
         } else if (strncmp(line, "Groups:", 7) == 0) {
             char *at = line + 7, *end;
@@ -226,7 +226,14 @@ int rs_target_identity(int target, struct rs_identity *out)
     }
     text[done] = 0;
     memset(out, 0, offsetof(struct rs_identity, groups));
-    return parse_status(text, out);
+    int rc = parse_status(text, out);
+    if (rc < 0)
+        return rc;
+    if (!rs_in_own_user_space(target)) {
+        out->elsewhere = 1;
+        out->cap_effective = 0;
+    }
+    return 0;
 }
 
 /* The signal that interrupts a thread of ours which waits in the kernel for a target that has died. */

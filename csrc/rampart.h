@@ -46,7 +46,9 @@ struct rs_identity {
     uid_t ruid, euid, suid, fsuid;
     gid_t rgid, egid, sgid, fsgid;
     mode_t umask;
-    uint64_t cap_effective;
+    uint64_t cap_effective; /* of those that count here: none of another user namespace */
+    uint64_t cap_inside;    /* those of its own user namespace */
+    int elsewhere;          /* that is another than the broker's */
     uint32_t ngroups;
     gid_t groups[RS_GROUPS_MAX];
 };
@@ -105,6 +107,11 @@ int rs_assume(const struct rs_identity *as);
 void rs_assume_umask(const struct rs_identity *as);
 void rs_resume(void);
 int rs_owns_umask(void);
+
+/* spaces.c */
+int rs_in_own_user_space(int target);
+int rs_user_space_covers(int target, pid_t pid);
+int rs_open_within(const struct rs_identity *as, int target, int parent, const char *name, int flags);
 
 /* resolve.c */
 int rs_resolve(int target, pid_t tid, pid_t launcher, const struct rs_identity *as, int base, const char *path,

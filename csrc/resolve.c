@@ -182,13 +182,17 @@ static int may_follow(const struct walk *walk, int parent, const struct stat *li
     return setting == '0' ? 0 : -EACCES;
 }
 
-/* Follow a magic link of a process of the tree; returns the pinned object, -EACCES for other processes. */
+/*
+ * Follow a magic link of a process of the tree; returns the pinned object, -EACCES for other processes, and for one
+ * outside of the target's user namespace: the broker could look into it, and the target could not.
+ */
 static int follow_magic(struct walk *walk, const char *name)
 {
     rs_resume(); /* the kernel asks for ptrace access here: that right is the broker's */
     pid_t owner = proc_owner(walk->at);
     int fd = -EACCES;
-    if (owner > 0 && rs_in_tree(owner, walk->launcher))
+    if (owner > 0 && rs_in_tree(owner, walk->launcher) &&
+        (!walk->as || !walk->as->elsewhere || rs_user_space_covers(walk->target, owner) == 1))
         fd = rs_result(openat(walk->at, name, O_PATH | O_CLOEXEC));
     int rc = rs_assume(walk->as);
     if (rc < 0) {

@@ -1,9 +1,9 @@
 """Every mediated call has a decoder, and every decoder a mediated call."""
 
-from rampart_seccomp.calls import attributes
+from rampart_seccomp.calls import attributes, spaces
 from rampart_seccomp.calls.decode import DECODERS
 from rampart_seccomp.calls.processes import SIGNAL_DECODERS
-from rampart_seccomp.kernel.syscalls import Disposition, table
+from rampart_seccomp.kernel.syscalls import FEATURES, Disposition, table
 from rampart_seccomp.kernel.traps import Traps
 
 
@@ -18,6 +18,8 @@ def mediated(traps: Traps) -> set[str]:
 
 def test_table_and_decoders_agree() -> None:
     """Nothing is notified that nobody can decode, and no decoder waits for what all filters let pass."""
-    assert mediated(Traps(scoped=False)) == set(DECODERS)
-    assert mediated(Traps()) == set(DECODERS) - set(SIGNAL_DECODERS)
-    assert mediated(Traps(restricted=())) == set(DECODERS) - set(SIGNAL_DECODERS) - set(attributes.DECODERS)
+    assert mediated(Traps(scoped=False, features=frozenset(FEATURES))) == set(DECODERS)
+    assert mediated(Traps(features=frozenset(FEATURES))) == set(DECODERS) - set(SIGNAL_DECODERS)
+    assert mediated(Traps()) == set(DECODERS) - set(SIGNAL_DECODERS) - set(spaces.DECODERS)
+    some = set(DECODERS) - set(SIGNAL_DECODERS) - set(spaces.DECODERS)
+    assert mediated(Traps(restricted=())) == some - set(attributes.DECODERS)

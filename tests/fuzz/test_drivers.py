@@ -30,7 +30,7 @@ class TestDrivers:
     @pytest.mark.parametrize("way", [[], ["mem"]], ids=["readv", "mem"])
     def test_reading(self, fuzzer: Build, seed: int, count: int, way: list[str]) -> None:
         """Strings and vectors are read to their end or not at all, whatever pages cannot be read."""
-        (complete,) = run(fuzzer("reading", ["target.c", "identity.c"]), seed, count, *way)
+        (complete,) = run(fuzzer("reading", ["target.c", "identity.c", "spaces.c"]), seed, count, *way)
         assert count // 4 < complete < 2 * count
 
     def test_addresses(self, fuzzer: Build, seed: int, count: int) -> None:

@@ -363,13 +363,35 @@ def test_opens_are_free_only_where_they_read() -> None:
 
 
 def test_a_feature_opens_its_calls_and_no_others() -> None:
-    """What a policy opens by name is free then, for all arguments; the names are those of policies."""
+    """What a policy opens by name is free then, or held by arguments; the names are those of policies."""
     assert set(FEATURES) == set(features.FEATURES) - {features.MEMFD_EXEC}, "that one is no call's"
     for name, calls in FEATURES.items():
-        assert changed_by(Traps(features={name})) == dict.fromkeys(calls, Disposition.FREE)
-        assert all(table(Traps(features={name}))[call].cases == () for call in calls)
+        held = name == "namespaces"
+        found = Disposition.REFUSED if held else Disposition.FREE
+        assert changed_by(Traps(features={name})) == dict.fromkeys(calls, found)
+        assert all(bool(table(Traps(features={name}))[call].cases) == held for call in calls)
         assert {feature_of(call) for call in calls} == {name}
     assert feature_of("mount") is None
+
+
+def test_the_namespaces_of_a_feature() -> None:
+    """Six kinds are held, alone and together; with mounts, time or a forged parent among them: refused."""
+    traps = Traps(features={"namespaces"})
+    number = {entry.name: nr for nr, entry in by_number().items() if entry.name in ("clone", "unshare")}
+    held, free = Classified(Disposition.MEDIATED, None), Classified(Disposition.FREE, None)
+    refused = Classified(Disposition.REFUSED, errno.EPERM)
+    kinds = [0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000]
+    garbage = 0xDEADBEEF00000000
+
+    def said(call: str, flags: int) -> Classified:
+        return classify(number[call], [flags | garbage, 0, 0, 0, 0, 0], traps)
+
+    for flags in (*kinds, sum(kinds)):
+        assert said("unshare", flags | 0x600) == said("clone", flags | 17) == held
+        assert said("unshare", flags | 0x20000) == said("clone", flags | 0x20000) == refused
+        assert said("unshare", flags | 0x80) == said("clone", flags | 0x8000) == refused
+    assert said("unshare", 0x600) == said("clone", 17) == free
+    assert said("unshare", 0x20000) == said("clone", 0x20000) == refused
 
 
 def test_the_fingerprint_is_that_of_the_content(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ def test_the_same_in_python_and_in_a_file() -> None:
     """Order and repetition do not matter, one name may stand instead of a list, and it is written back."""
     policy = Policy.loads(HEAD + "features: [sysv-ipc, sysv-ipc]")
     assert policy.features == frozenset({"sysv-ipc"})
-    assert Policy.loads(HEAD + "features: [sysv-ipc, memfd-exec]").features == set(FEATURES)
+    assert Policy.loads(HEAD + "features: [sysv-ipc, memfd-exec, namespaces]").features == set(FEATURES)
     same = [
         Policy.loads(HEAD + "features: sysv-ipc"),
         Policy(features="sysv-ipc"),

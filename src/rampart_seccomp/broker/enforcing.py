@@ -8,7 +8,7 @@ import attrs
 
 from rampart_seccomp.errors import NotEnforceable, PolicyError
 from rampart_seccomp.events import Operation
-from rampart_seccomp.kernel.syscalls import FEATURES as CALLS
+from rampart_seccomp.kernel.syscalls import FREEING
 from rampart_seccomp.kernel.traps import Traps
 from rampart_seccomp.policy import AnyPolicy
 from rampart_seccomp.policy.features import FEATURES
@@ -72,7 +72,7 @@ def traps_for(policy: AnyPolicy, prospect: Prospect, *, scoped: bool, opens: boo
     """
     restricted = {operation for operation in Operation if not policy.unrestricted(operation)}
     # The other features are decided by the policy in force.
-    opened = policy.features & CALLS.keys()
+    opened = policy.features & FREEING
     return Traps(scoped, opened - prospect.features, restricted | prospect.operations, opens)
 
 

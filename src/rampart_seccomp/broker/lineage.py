@@ -4,7 +4,7 @@ Every exec is verified, so a process that has executed something is known by it.
 forked is what its parent was at that moment. Whom a process had forked before an exec is listed while it
 stands there (`Executed.children`); whoever is its child later was forked after it. All other ways to a parent
 are closed or lead to nobody: ``CLONE_PARENT`` is refused, and an orphan that was adopted, by the launcher or
-by another process, is unknown for good.
+by another process, the first one of a pid namespace, say, is unknown for good.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class Lineage:
                 if len(climbed) > _FORKS_MAX:
                     break
             parents = [process.pid for process in processes[1 : len(climbed) + 1]]
-            if found is None or self._adopters.intersection(parents):
+            if found is None or any(parent in self._adopters for parent in parents):
                 return None
         image = processes[0].image
         while not climbed and found is not None and found.image not in (image, None):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
+from rampart_seccomp.calls.adopters import Adopters
 from rampart_seccomp.calls.notification import Notification
 from rampart_seccomp.calls.pins import Pin
 from rampart_seccomp.calls.shim import lib
@@ -213,7 +214,7 @@ class Setting:
         vigil: Frees threads whose target has died.
         lend: Entered while a thread waits for an answer, so that others can take its place.
         verifier: Lets execs go on; None: they go on unverified.
-        adopters: Processes that adopt orphans (PR_SET_CHILD_SUBREAPER): not all their children are their own.
+        adopters: Processes that adopt orphans: not all their children are their own.
         features: Families of calls that the policy in force opens, though the tree's filter may refuse them.
         dns: Answers in place of name servers; None if the policy in force has no host names.
         synthetic: Knows what addresses stand for that the tree got; None: none stands for another.
@@ -224,7 +225,7 @@ class Setting:
     lend: Callable[[], AbstractContextManager[None]] = nullcontext
     sockets: TreeSockets = attrs.field(factory=TreeSockets)
     verifier: Verifier | None = None
-    adopters: set[int] = attrs.field(factory=set)
+    adopters: Adopters = attrs.field(factory=Adopters)
     features: frozenset[str] = frozenset()
     dns: NameService | None = None
     synthetic: Synthesis | None = None

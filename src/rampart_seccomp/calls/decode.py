@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 
 from rampart_seccomp.calls.call import Call, Refusal, Setting
 from rampart_seccomp.calls.notification import Notification
-from rampart_seccomp.kernel.syscalls import Disposition, classify, feature_of
+from rampart_seccomp.kernel.syscalls import FEATURES, Disposition, classify, feature_of
 from rampart_seccomp.kernel.traps import Traps
 
 __all__ = ["DECODERS", "decode"]
@@ -29,6 +30,7 @@ _MODULES = {
         pidfd_send_signal fcntl""",
     "sending": "sendto sendmsg sendmmsg",
     "sockets": "connect bind listen",
+    "spaces": "clone unshare",
     "starting": "execve execveat",
 }
 """The calls that each module decodes, in its `DECODERS`."""
@@ -61,8 +63,10 @@ class _Decoders(Mapping[str, Decoder]):
 DECODERS: Mapping[str, Decoder] = _Decoders()
 
 
-_ALL = Traps(scoped=False)
-"""What the strictest of all filters holds."""
+@functools.cache
+def _all(features: frozenset[str]) -> Traps:
+    """Say what the strictest of all filters holds, but for what a policy opens."""
+    return Traps(scoped=False, features=features & FEATURES.keys())
 
 
 class RefusedCall(Call):
@@ -94,16 +98,17 @@ def decode(notification: Notification, setting: Setting | None = None) -> Call:
         TargetGone: Nobody waits for the answer any more.
     """
     shared = setting if setting is not None else Setting()
-    classified = classify(notification.number, notification.args, _ALL)
+    classified = classify(notification.number, notification.args, _all(shared.features))
     decoder = DECODERS.get(notification.syscall)
     if decoder is not None and classified.disposition is not Disposition.REFUSED:
         return decoder(notification, shared)
     feature = feature_of(notification.syscall)
-    if feature is not None and feature in shared.features:
+    opened = feature is not None and feature in shared.features
+    if opened and classified.disposition is Disposition.FREE:
         return FeaturedCall(notification, shared)
     # Only refused calls come here otherwise; should another ever do, it is refused as well.
     refused = classified.disposition is Disposition.REFUSED and classified.errno
     reason = f"{notification.syscall} is not available in here"
-    if feature is not None:
+    if feature is not None and not opened:
         reason = f"{notification.syscall} needs `features: [{feature}]`"
     return RefusedCall(notification, shared, refusal=Refusal(reason, refused or errno.ENOSYS))

@@ -14,6 +14,7 @@ from rampart_seccomp.calls.call import Call, Refusal, Setting
 from rampart_seccomp.calls.notification import AT_FDCWD, Notification, int32
 from rampart_seccomp.calls.pins import Pin
 from rampart_seccomp.calls.shim import checked, ffi, lib
+from rampart_seccomp.calls.spaces import meant_id
 from rampart_seccomp.events import FileEvent, Operation
 
 __all__ = ["DECODERS", "attribute_name", "descriptor"]
@@ -127,8 +128,8 @@ def _mode(mode_at: int) -> Prepare:
 
 def _owner(uid_at: int) -> Prepare:
     def prepare(notification: Notification) -> Action:
-        uid = notification.args[uid_at] & 0xFFFFFFFF
-        gid = notification.args[uid_at + 1] & 0xFFFFFFFF
+        uid = meant_id(notification, "uid_map", notification.args[uid_at] & 0xFFFFFFFF)
+        gid = meant_id(notification, "gid_map", notification.args[uid_at + 1] & 0xFFFFFFFF)
         return lambda held, pin: lib.rs_chown(held.identity, pin.object, uid, gid)
 
     return prepare

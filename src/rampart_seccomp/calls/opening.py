@@ -68,6 +68,9 @@ PROCESS_SECRETS = frozenset(
 )  # fmt: skip
 """Entries of /proc/<pid> that a process outside keeps to itself; stat, status, cmdline … are public."""
 
+_ASKS_WHO_OPENED = frozenset([b"uid_map", b"gid_map", b"projid_map", b"setgroups"])
+"""Entries of /proc/<pid> that take what is written by the user namespace of whoever opened them."""
+
 _WRITABLE_ELSEWHERE = frozenset([b"comm", b"sched", b"autogroup"])
 
 
@@ -233,6 +236,10 @@ def _refusal(notification: Notification, pin: Pin, flags: int) -> Refusal | None
         public = not writing and _WRITABLE_ELSEWHERE.intersection(parts)
         if not public:
             return Refusal("a process outside of the tree")
+    if pin.process != notification.tgid and not PROCESS_SECRETS.isdisjoint(parts):
+        target = notification.target
+        if notification.identity.elsewhere and lib.rs_user_space_covers(target, pin.process) != 1:
+            return Refusal("a process outside of the user namespace")
     if parts[-1] == b"mem" and pin.process != notification.tgid:
         return Refusal("the memory of another process")
     return None
@@ -327,6 +334,10 @@ class OpenCall(Call):
         notification, pin = self.notification, self.pin
         if stat.S_ISCHR(pin.mode) and pin.rdev == _TTY:
             return _open_terminal(notification, flags)
+        asks = pin.process and pin.path.rpartition(b"/")[2] in _ASKS_WHO_OPENED
+        if asks and notification.identity.elsewhere:
+            # By its directory, which stays this task's; -EBADF if it was reached past that.
+            return lib.rs_open_within(notification.identity, notification.target, pin.parent, pin.name, flags)
         if stat.S_ISREG(pin.mode) or stat.S_ISDIR(pin.mode) or flags & os.O_NONBLOCK:
             return lib.rs_open(notification.identity, pin.object, flags)
         with self.setting.vigil.watching(notification):

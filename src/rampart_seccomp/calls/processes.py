@@ -6,8 +6,8 @@ a process of the tree would have to end, be reaped and have its number taken by 
 microseconds between. A pidfd is a number too, which a sibling thread can give another meaning: it is copied,
 and the signal is sent through the copy.
 
-A group is decided by its members of the moment. Numbers are those of the broker's pid namespace; a target in
-another one can name nobody.
+A group is decided by its members of the moment. Numbers are those of the broker's pid namespace. A target in
+another one names nobody, unless the tree made that: then all whom it can name are of the tree.
 """
 
 from __future__ import annotations
@@ -98,6 +98,8 @@ def _process(notification: Notification, tid: int) -> bool:
     Raises:
         OSError: ESRCH if there is none of this number.
     """
+    if not _same_numbers(notification):
+        return _own_numbers(notification)
     if tid in (notification.tid, notification.tgid):
         return True
     status = _status(tid)
@@ -112,7 +114,9 @@ def _group(notification: Notification, group: int) -> bool:
     Raises:
         OSError: ESRCH if it has no member.
     """
-    wanted = group or os.getpgid(notification.tgid)
+    if group and not _same_numbers(notification):
+        return _own_numbers(notification)
+    wanted = group or os.getpgid(notification.tgid)  # which may go beyond the target's pid namespace
     members = [int(name) for name in os.listdir("/proc") if name.isdigit() and _group_of(int(name)) == wanted]
     if not members:
         raise OSError(errno.ESRCH, os.strerror(errno.ESRCH))
@@ -132,11 +136,19 @@ def _same_numbers(notification: Notification) -> bool:
     return theirs.st_ino == os.stat("/proc/self/ns/pid").st_ino
 
 
+def _own_numbers(notification: Notification) -> bool:
+    """Tell whether the target is in a pid namespace that the tree made: nobody else's numbers are in it.
+
+    The launcher's is the one that the tree began in, and nothing of the tree can enter a namespace (setns).
+    """
+    theirs = os.stat("ns/pid", dir_fd=notification.target)
+    return theirs.st_ino != os.stat(f"/proc/{notification.launcher}/ns/pid").st_ino
+
+
 def _call(
     notification: Notification, setting: Setting, allowed: Callable[[Notification], bool]
 ) -> ProcessCall:
-    inside = _same_numbers(notification) and allowed(notification)
-    return ProcessCall(notification, setting, refusal=None if inside else _OUTSIDE)
+    return ProcessCall(notification, setting, refusal=None if allowed(notification) else _OUTSIDE)
 
 
 def _on_process(pid_at: int) -> Decoder:
@@ -154,6 +166,9 @@ def prlimit64(notification: Notification, setting: Setting) -> Call:
     pid, what, new, old = int32(notification.args[0]), *notification.args[1:4]
     call = _call(notification, setting, lambda held: new == 0 or pid <= 0 or _process(held, pid))
     if new == 0 or call.refusal is not None or what & 0xFFFFFFFF != resource.RLIMIT_CORE:
+        return call
+    if pid > 0 and not _same_numbers(notification):
+        call.refusal = Refusal("the core dumps of a number of another pid namespace", errno.EPERM)
         return call
     return _core_limit(call, pid, new, old)
 

@@ -364,7 +364,7 @@ def _ensure_own(notification: Notification, pid: int, uid: int, gid: int) -> Non
         and uid in (identity.ruid, identity.euid, identity.suid)
         and gid in (identity.rgid, identity.egid, identity.sgid)
     )
-    if not own and identity.euid != 0:
+    if not own and (identity.euid != 0 or identity.elsewhere):
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
 

@@ -43,7 +43,9 @@ __all__ = [
 OTHER_NAME_SERVICE = "a name service beside the broker's"
 STANDS_FOR_NOTHING = "a synthetic address that stands for no name"
 
+NAMES_ELSEWHERE = "the names of another network namespace"
 _SO_BINDTOIFINDEX = 62
+_SO_NETNS_COOKIE = 71
 _UNIX_MAX = 110  # sizeof(struct sockaddr_un)
 _NAME_SERVICES = (
     *(b"/run/nscd/", b"/run/systemd/resolve/", b"/run/avahi-daemon/", b"/run/nslcd/", b"/var/run/nscd/"),
@@ -93,11 +95,27 @@ def destination(call: Call, raw: bytes, copy: int) -> Destination:
     if isinstance(address, IPAddress):
         _expect(domain, socket.AF_INET, socket.AF_INET6)
         if address.port == DNS_PORT and call.setting.dns is not None:
+            if _is_elsewhere(copy):
+                return Destination(raw, refusal=Refusal(NAMES_ELSEWHERE, errno.ECONNREFUSED))
             _ensure_at_large(copy)
             return _name_service(call.setting.dns, raw, address, kind)
         return _ip_destination(call, raw, address, kind, copy)
     _expect(domain, socket.AF_UNIX)
     return _unix_destination(call, raw, address)
+
+
+def _is_elsewhere(copy: int) -> bool:
+    """Tell whether a socket is of another network namespace, where the broker's name service is not.
+
+    Its port is another's here: whoever asks from that must not be taken for the socket's owner. True, too, if
+    the kernel does not say (before Linux 5.14).
+    """
+    with socket.socket(fileno=os.dup(copy)) as theirs, socket.socket(socket.AF_UNIX) as ours:
+        try:
+            cookies = [each.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8) for each in (theirs, ours)]
+        except OSError:
+            return True
+    return cookies[0] != cookies[1]
 
 
 def _ip_destination(call: Call, raw: bytes, address: IPAddress, kind: str, copy: int) -> Destination:

@@ -41,7 +41,7 @@ kernel itself keeps from disks and memory:
 """
 _FEATURE = """## With `features: [{}]`
 
-These are free:
+What changes:
 """
 
 

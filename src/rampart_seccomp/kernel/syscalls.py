@@ -34,6 +34,7 @@ from rampart_seccomp.kernel.traps import STRICTEST, Traps
 
 __all__ = [
     "FEATURES",
+    "FREEING",
     "Case",
     "Classified",
     "Disposition",
@@ -60,6 +61,7 @@ _O_CHANGING = 0o3 | 0o100 | 0o1000 | 0o20000000  # O_ACCMODE, O_CREAT, O_TRUNC, 
 _UNSHARE_HARMLESS = 0x400 | 0x200 | 0x40000  # CLONE_FILES, CLONE_FS, CLONE_SYSVSEM
 _CLONE_NEW = 0x7E020000  # every CLONE_NEW* of clone(2); CLONE_NEWTIME is part of the exit signal there
 _CLONE_PARENT = 0x8000
+_CLONE_SPACES = 0x7E000000  # CLONE_NEW* for user, pid, net, ipc, uts and cgroup: not for mounts, nor for time
 
 _AF_UNIX = 1
 _WHO_PROCESS, _WHO_USER = 0, 2  # of PRIO_*; IOPRIO_WHO_* is one more
@@ -409,18 +411,48 @@ _READING_CALLS = [
     for name, flags in (("open", 1), ("openat", 2))
 ]
 
+_SPACES = (
+    "new user, pid, net, ipc, uts and cgroup namespaces are noticed, and made; of mounts and time, refused"
+)
 _FEATURE_CALLS: Mapping[str, list[Syscall]] = {
     "sysv-ipc": _all(
         _IPC,
         FREE,
         note="System V IPC and POSIX message queues, those of the same user outside of the tree included",
     ),
+    "namespaces": [
+        Syscall(
+            "clone",
+            REFUSED,
+            errno.EPERM,
+            cases=(
+                free(Match(0, _CLONE_NEW | _CLONE_PARENT, 0)),
+                Case((Match(0, _CLONE_NEW & ~_CLONE_SPACES | _CLONE_PARENT, 0),), MEDIATED),
+            ),
+            note=_SPACES,
+        ),
+        Syscall(
+            "unshare",
+            REFUSED,
+            errno.EPERM,
+            cases=(
+                free(Match(0, INT & ~_UNSHARE_HARMLESS, 0)),
+                Case((Match(0, INT & ~(_UNSHARE_HARMLESS | _CLONE_SPACES), 0),), MEDIATED),
+            ),
+            note=_SPACES,
+        ),
+    ],
 }
 
 FEATURES: Mapping[str, frozenset[str]] = MappingProxyType(
     {name: frozenset(entry.name for entry in entries) for name, entries in _FEATURE_CALLS.items()}
 )
 """Families of calls that a policy opens by name, and the calls."""
+
+FREEING = frozenset(
+    name for name, entries in _FEATURE_CALLS.items() if any(entry.disposition is FREE for entry in entries)
+)
+"""Those of them whose calls are not held then: the filter of a running tree says whether they are open."""
 
 _FEATURE_OF = {call: feature for feature, calls in FEATURES.items() for call in calls}
 

@@ -31,8 +31,8 @@ class Traps:
 
     Attributes:
         scoped: Whether the kernel confines signals to the tree; if not, the calls that send them are held.
-        features: Families of calls that are free by name; `syscalls.FEATURES` has them. The others are
-            refused.
+        features: Families of calls that are free by name; `syscalls.FREEING` has them. The others are
+            refused, or held.
         restricted: Operations that the policy may restrict. Only those are kept that make a difference:
             where it may restrict ``read``, reading extended attributes is held; where it may restrict
             ``create``, there are no core dumps, which the kernel writes without a call.

@@ -14,10 +14,11 @@ MEMFD_EXEC = "memfd-exec"
 FEATURES = {
     "sysv-ipc": "System V IPC and POSIX message queues",
     MEMFD_EXEC: "executing memfds and deleted files",
+    "namespaces": "user, pid, network, IPC, UTS and cgroup namespaces; not those of mounts",
 }
 """What this version can open, in words; `rampart_seccomp.kernel.syscalls.FEATURES` has the calls, if any."""
 
-LATER = ("ptrace", "io_uring", "namespaces")
+LATER = ("ptrace", "io_uring")
 
 
 def check_feature(name: str) -> None:

@@ -7,6 +7,7 @@
  *   exec       a child that executes SELF
  *   double     an orphan, adopted by the launcher
  *   subreaper  an orphan, adopted by this process after PR_SET_CHILD_SUBREAPER
+ *   space      an orphan, adopted by the first process of a pid namespace
  *   orphan     as double, but the orphan executes SELF
  *   parent     clone(CLONE_PARENT) and a raw clone with it: prints the errors
  *   around     COUNT times: a child forked right before its parent's exec, one right after it
@@ -216,6 +217,17 @@ int main(int argc, char **argv)
 			_exit(0);
 		}
 		wait(NULL);
+	} else if (!strcmp(way, "space")) {
+		if (unshare(CLONE_NEWUSER | CLONE_NEWPID))
+			broken("unshare");
+		child = forked();
+		if (child == 0) {
+			look("known-1");
+			if (orphaned())
+				look("unknown");
+			_exit(0);
+		}
+		wait_for(child);
 	} else if (!strcmp(way, "parent")) {
 		static char stack[1 << 16] __attribute__((aligned(16)));
 
