@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import compileall
 import contextlib
+import hashlib
 import http.server
 import json
 import os
@@ -57,7 +58,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With --first-cases, keep one case of each test, of those that the other options leave."""
+    """Put first what takes longest; with --first-cases, keep one case of each test that is left."""
+    items.sort(key=lambda item: item.get_closest_marker("first") is None)
     if not config.getoption("--first-cases"):
         return
     first: dict[str, pytest.Item] = {}
@@ -208,24 +210,41 @@ def deny_rule() -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="session")
-def compiled(workspace: Path) -> Callable[..., Path]:
-    """Compile a C source once per session; gives the program's path."""
+def programs(workspace: Path) -> Path:
+    """A directory for what is compiled, whose names say from what: of all sessions, where that can be."""
+    shared = REPOSITORY / "build" / "programs"
+    try:
+        shared.mkdir(exist_ok=True)
+        tempfile.TemporaryFile(dir=shared).close()
+    except OSError:
+        shared = workspace / "programs"
+        shared.mkdir(exist_ok=True)
+    return shared
+
+
+@pytest.fixture(scope="session")
+def compiled(programs: Path) -> Callable[..., Path]:
+    """Compile a C source, once for all who want it; gives the program's path."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         pytest.skip("no C compiler")
     made: dict[tuple[Path, tuple[str, ...]], Path] = {}
-    directory = workspace / "bin"
-    directory.mkdir()
+    version = subprocess.check_output([compiler, "--version"])
 
     def build(source: Path, *flags: str) -> Path:
         key = (source, flags)
         if key not in made:
-            program = directory / f"{source.stem}{len(made)}"
-            subprocess.run(
-                [compiler, "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", "-o", program, source, *flags],
-                check=True,
-                timeout=120,
-            )
+            words = [compiler, "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", *flags]
+            text = subprocess.check_output([*words, "-E", "-P", source], timeout=120)
+            digest = hashlib.sha256(b"\0".join([version, *map(os.fsencode, words), text])).hexdigest()[:16]
+            program = programs / f"{source.stem}-{digest}"
+            if not program.exists():
+                new = Path(tempfile.mkdtemp(dir=programs)) / "program"
+                try:
+                    subprocess.run([*words, "-o", new, source], check=True, timeout=120)
+                    new.rename(program)
+                finally:
+                    shutil.rmtree(new.parent)
             made[key] = program
         return made[key]
 

@@ -5,6 +5,9 @@ is built into a directory of its own under build/ and takes the place of the ord
 of pytest, and in what that forks. Launcher and programs are the ordinary ones: the runtime of a
 sanitizer, which has to be loaded before all else, is taken out of the environment again before anything
 is started. A report makes the run fail, whatever the tests say.
+
+With RAMPART_SANITIZE_SECONDS the tests end at the first failure, or after so many seconds without one. Status
+77: this machine cannot.
 """
 
 from __future__ import annotations
@@ -15,14 +18,18 @@ import os
 import re
 import runpy
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
 SHIM = "RAMPART_SANITIZED_SHIM"
 REPORTS = "RAMPART_SANITIZED_REPORTS"
+SECONDS = "RAMPART_SANITIZE_SECONDS"
+CANNOT = 77
 FLAGS = {
     "address": ["-fsanitize=address,undefined", "-fsanitize-recover=address"],
     "thread": ["-fsanitize=thread"],
@@ -69,15 +76,21 @@ def build(kind: str, directory: Path) -> Path:
 def compiler() -> str:
     found = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
     if found is None:
-        sys.exit("sanitize: no C compiler")
+        cannot("no C compiler")
     return found
+
+
+def cannot(why: str) -> NoReturn:
+    """End, as this machine lacks something."""
+    print(f"sanitize: {why}", file=sys.stderr)
+    sys.exit(CANNOT)
 
 
 def runtime(name: str) -> str:
     """Where the compiler has the library."""
     path = subprocess.check_output([compiler(), f"-print-file-name={name}"], text=True).strip()
     if not os.path.isabs(path):
-        sys.exit(f"sanitize: the compiler has no {name}")
+        cannot(f"the compiler has no {name}")
     return os.path.realpath(path)
 
 
@@ -89,11 +102,12 @@ def main(arguments: list[str]) -> int:
     directory.mkdir(parents=True, exist_ok=True)
     for stale in directory.glob("report*"):
         stale.unlink()
+    preload = " ".join(map(runtime, RUNTIMES[kind]))
     module = build(kind, directory)
     environment = {
         **os.environ,
         **options(kind, directory / "report"),
-        "LD_PRELOAD": " ".join(map(runtime, RUNTIMES[kind])),
+        "LD_PRELOAD": preload,
         "PYTHONMALLOC": "malloc",
         SHIM: str(module),
         REPORTS: str(directory / "report"),
@@ -104,8 +118,25 @@ def main(arguments: list[str]) -> int:
     # ThreadSanitizer knows in advance where things are in memory.
     if kind == "thread" and (setarch := shutil.which("setarch")):
         pytest = [setarch, "-R", *pytest]
-    status = subprocess.run([*pytest, *(arguments or DEFAULT)], cwd=ROOT, env=environment).returncode
+    status = run([*pytest, *(arguments or DEFAULT)], environment, float(os.environ.get(SECONDS, 0)))
     return status | tell(sorted(directory.glob("report*")))
+
+
+def run(command: list[str], environment: dict[str, str], seconds: float) -> int:
+    """Run pytest, no longer than that (0: to its end); give its status, 0 where time was up."""
+    if not seconds:
+        return subprocess.run(command, cwd=ROOT, env=environment).returncode
+    with subprocess.Popen([*command, "-x"], cwd=ROOT, env=environment) as process:
+        try:
+            return process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            print(f"sanitize: the tests are ended after {seconds:g} s; no failure until then", flush=True)
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    return 0
 
 
 def tell(reports: list[Path]) -> int:

@@ -19,8 +19,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-@pytest.fixture
-def readable_copy() -> Iterator[Path]:
+@pytest.fixture(scope="session")
+def readable_copy(programs: Path) -> Iterator[Path]:
     """A copy of sources and tests that anybody may read, in a directory that anybody may enter.
 
     Bytecode comes along: nobody could write it there, and would compile the package again for every command.
@@ -42,7 +42,22 @@ def readable_copy() -> Iterator[Path]:
         # Its name is that of the ignored directory in which the fixture `project` works.
         (base / "build").mkdir()
         (base / "build").chmod(0o777)
+        # What is compiled already need not be compiled again.
+        (base / "build" / "programs").mkdir()
+        for program in filter(Path.is_file, programs.iterdir()):
+            shutil.copy(program, base / "build" / "programs")
+        (base / "build" / "programs").chmod(0o777)
         yield base
+
+
+@pytest.fixture(scope="session")
+def packages(readable_copy: Path) -> Path:
+    """A copy of what is installed."""
+    installed = Path(sysconfig.get_paths()["purelib"])
+    made = readable_copy / "packages"
+    shutil.copytree(installed, made, ignore=shutil.ignore_patterns("pip"))
+    subprocess.run(["chmod", "-R", "a+rX", made], check=True)
+    return made
 
 
 def interpreter(as_nobody: Run, packages: Path) -> str:
@@ -59,25 +74,35 @@ def interpreter(as_nobody: Run, packages: Path) -> str:
     pytest.skip(f"no Python {version} that user 65534 can start")
 
 
+QUICK = {
+    ("tests/attacks",): 150,
+    ("tests/broker",): 130,
+    ("tests/calls", "tests/launch", "tests/workloads"): 50,
+}
+"""Directories of which the quick suite takes one case of each test, and how many pass at least."""
+
+
+@pytest.mark.first
 @pytest.mark.parametrize(
-    ("cases", "least"),
+    ("options", "least"),
     [
-        pytest.param(["--first-cases"], 100, id="quick"),
-        pytest.param([], 700, id="long", marks=pytest.mark.long),
+        *(
+            pytest.param(["--first-cases", *paths], least, id=Path(paths[0]).name)
+            for paths, least in QUICK.items()
+        ),
+        pytest.param(["-n", "auto", "--dist", "worksteal", "tests"], 700, id="long", marks=pytest.mark.long),
     ],
 )
-def test_core_suite_as_nobody(cases: list[str], least: int, readable_copy: Path, as_nobody: Run) -> None:
+def test_core_suite_as_nobody(
+    options: list[str], least: int, readable_copy: Path, packages: Path, as_nobody: Run
+) -> None:
     """The core tests pass without root, without capabilities and without a home.
 
-    In the quick suite it is one case of each: what differs between the cases, root has run.
+    In the quick suite it is one case of each: what differs between the cases, root has run. Each part is one
+    process, beside the others of the suite.
     """
-    installed = Path(sysconfig.get_paths()["purelib"])
-    packages = readable_copy / "packages"
-    shutil.copytree(installed, packages, ignore=shutil.ignore_patterns("pip"))
-    subprocess.run(["chmod", "-R", "a+rX", packages], check=True)
     python = interpreter(as_nobody, packages)
-    command = [python, "-m", "pytest", "-q", "-n", "auto", "--dist", "worksteal", "-p", "no:cacheprovider"]
-    command += ["-m", "core and not long", *cases, "tests"]
+    command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "core and not long", *options]
 
     done = as_nobody(
         command,

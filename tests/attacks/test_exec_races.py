@@ -23,7 +23,7 @@ from rampart_seccomp.broker.verifying import Verifying
 from rampart_seccomp.calls.starting import ExecCall
 from rampart_seccomp.launch.protocol import MAX_PACKED
 
-AMOUNTS = racing.amounts(Amount(300, 20.0))
+AMOUNTS = racing.amounts(Amount(200, 20.0))
 CONTROL = Amount(20_000, 20.0)
 RACERS = {"RACERS": "4"}
 IDENTITY = ("-nostdlib", "-fno-stack-protector", "-fno-builtin")
@@ -229,13 +229,14 @@ def test_variables_are_rewritten(
 
 
 @pytest.mark.core
+@pytest.mark.parametrize("tries", [80, pytest.param(2_000, marks=pytest.mark.long)])
 @pytest.mark.parametrize("what", ["string", "variable"])
 def test_long_arguments_are_rewritten(
-    what: str, project: Any, identities: Programs, guarded: Any, race: Race
+    what: str, tries: int, project: Any, identities: Programs, guarded: Any, race: Race
 ) -> None:
     """Row 2: what is too long for one packet to the launcher is compared, too, to its end."""
     names = (identities.right, identities.wrong)
-    amount = Amount(400, 10.0)
+    amount = Amount(tries, tries / 10)
 
     counters, done = race("thread", what, amount, names, guarded, env={"PAD": str(3 * MAX_PACKED)})
 

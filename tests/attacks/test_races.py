@@ -18,7 +18,7 @@ import racing
 from racing import Amount
 
 BARE = Amount(50_000_000, 20.0)
-AMOUNTS = racing.amounts(Amount(1_000, 20.0))
+AMOUNTS = racing.amounts(Amount(500, 20.0))
 # A call, and whether its object exists before it.
 CALLS = [
     ("read", True),

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from counting import PYTHON, count
 
 import rampart_seccomp as rampart
 from rampart_seccomp.calls import machine
@@ -20,19 +19,15 @@ pytestmark = [
     pytest.mark.skipif(not signal_scope(), reason="without Landlock's signal scope every open is held"),
 ]
 
-PYTHON = [sys.executable, "-I", "-S", "-B"]
 FILES = ("read", "create", "modify", "delete", "metadata", "exec")
 NETWORK_ONLY = rampart.Policy(default=dict.fromkeys(FILES, "allow"))
 
 MANY = """
-import os, sys
 for _ in range(1000):
     os.close(os.open(sys.argv[1], os.O_RDONLY))
 for flags in (os.O_WRONLY, os.O_RDWR, os.O_RDONLY | os.O_CREAT, os.O_RDONLY | os.O_TRUNC):
     os.close(os.open(sys.argv[1], flags))
 os.close(os.open(".", os.O_TMPFILE | os.O_RDWR))
-print("ready", flush=True)
-sys.stdin.readline()
 """
 
 
@@ -47,22 +42,7 @@ def _held(tmp_path: Path, policy: rampart.Policy, **options: Any) -> int:
     file = tmp_path / "file"
     file.write_text("x")
     with rampart.Broker(policy, **options) as broker:
-        process = rampart.Popen(
-            [*PYTHON, "-c", MANY, str(file)],
-            broker=broker,
-            cwd=tmp_path,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        with process:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-            engine = process.session._engine
-            assert engine is not None
-            held = sum(engine.counts)
-            process.kill()
-    return held
+        return sum(count(broker, tmp_path, MANY, file))
 
 
 def test_reading_is_free(tmp_path: Path) -> None:

@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from counting import PYTHON, count
 
 import rampart_seccomp as rampart
 
 pytestmark = pytest.mark.core
 
-PYTHON = [sys.executable, "-I", "-S", "-B"]
 OPEN = rampart.Policy(
     rules=[rampart.allow(["read", "write", "exec", "connect", "listen"], name="everything", log=False)],
     features=["sysv-ipc"],
@@ -186,12 +185,6 @@ def test_a_fifo_has_one_reader(place: Path) -> None:
     assert (done.stdout, done.stderr) == ("done\n", "")
 
 
-def _counts(process: rampart.Popen[str]) -> tuple[int, int]:
-    engine = process.session._engine
-    assert engine is not None
-    return engine.counts
-
-
 CALLS = {
     **{
         f"open {path}": f"os.close(os.open({path!r}, os.O_RDONLY))"
@@ -219,29 +212,14 @@ def test_the_interpreter_is_not_asked(place: Path, call: str) -> None:
     (place / "link").symlink_to("file")
     (place / "directory").mkdir()
     code = (
-        "import os, sys\n"
         "opened = os.open('file', os.O_RDONLY)\n"
         "for _ in range(500):\n"
         "    try:\n"
         f"        {CALLS[call]}\n"
         "    except FileNotFoundError:\n"
         "        pass\n"
-        "print('ready', flush=True)\n"
-        "sys.stdin.readline()\n"
     )
     with rampart.Broker(JUDGED) as broker:
-        process = rampart.Popen(
-            [*PYTHON, "-c", code],
-            broker=broker,
-            cwd=place,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        with process:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-            answered, asked = _counts(process)
-            process.kill()
+        answered, asked = count(broker, place, code)
     assert answered >= 500
     assert asked < 20

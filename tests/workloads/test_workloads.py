@@ -36,6 +36,7 @@ class Work:
         prepare: Makes its files.
         requires: A command that must succeed bare, else it is skipped.
         seconds: Time limit.
+        long: Left to the long suite.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Work:
     prepare: Callable[[Path], None] | None = None
     requires: tuple[str, ...] = ()
     seconds: float = 120
+    long: bool = False
 
 
 def c_project(root: Path) -> None:
@@ -221,6 +223,12 @@ dd if=/dev/zero of=zero bs=1k count=4 status=none; sync zero; realpath --relativ
 """
 
 VENV = """
+python3 -m venv --without-pip venv && venv/bin/python -c 'import sys; print(sys.prefix != sys.base_prefix)'
+python3 -m zipfile -e *.whl "$(venv/bin/python -c 'import site; print(site.getsitepackages()[0])')"
+venv/bin/python -c 'import demo_pkg; demo_pkg.main(); print(demo_pkg.__file__)'
+"""
+
+PIP = """
 python3 -m venv venv && venv/bin/pip install -q --no-index --no-compile *.whl 2>&1 && venv/bin/demo-pkg
 venv/bin/python -c 'import demo_pkg; print(demo_pkg.__file__)'
 venv/bin/pip list --format=freeze | grep demo
@@ -264,6 +272,8 @@ npm init -y > /dev/null && cat package.json && node main.js && npm test 2>&1 | g
 
 MAKE = "make -s && ./hello; echo $?; touch -d 2001-01-01 *.h; make; make -s clean; make -s -j4 && ./hello"
 
+ENSUREPIP = ("python3", "-c", "import ensurepip, venv")
+
 WORK = [
     Work("bash", BASH),
     Work("pipelines", PIPELINES),
@@ -271,7 +281,8 @@ WORK = [
     Work("files", FILES),
     Work("git", GIT, ("git",)),
     Work("gcc and make", MAKE, ("cc", "make", "ar"), c_project),
-    Work("venv and pip", VENV, ("python3",), wheel, ("python3", "-c", "import ensurepip, venv"), 400),
+    Work("venv", VENV, ("python3",), wheel, ("python3", "-c", "import venv")),
+    Work("venv and pip", PIP, ("python3",), wheel, ENSUREPIP, 400, long=True),
     Work("npm and node", NPM, ("npm", "node"), program("main.js", NODE), seconds=240),
     Work("curl", CURL, ("curl",)),
     Work("tar", TAR, ("tar", "gzip"), sources),
@@ -340,7 +351,10 @@ def fresh(project: Any, work: Work) -> None:
 
 
 @pytest.mark.core
-@pytest.mark.parametrize("work", WORK, ids=[work.name for work in WORK])
+@pytest.mark.parametrize(
+    "work",
+    [pytest.param(each, id=each.name, marks=[pytest.mark.long] if each.long else []) for each in WORK],
+)
 def test_same_as_bare(work: Work, project: Any, port: int, allow_all: Any) -> None:
     """Output, status and the tree left behind do not depend on Rampart being there."""
     import rampart_seccomp as rampart
