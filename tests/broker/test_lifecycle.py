@@ -499,7 +499,7 @@ def resident():
 def one():
     ended = rampart.run(["/bin/cat", SECRET], policy=POLICY, env=TREE, capture_output=True)
     assert [denial.rule for denial in ended.denials] == ["secret"]
-for _ in range(60):
+for _ in range(160):
     one()
 time.sleep(0.5)
 before = resident(), threads(), len(descriptors())

@@ -88,7 +88,7 @@ call("set of a deleted file", FSETXATTR, gone, b"user.one", b"value", 5, 0)
 call("remove of a deleted file", FREMOVEXATTR, gone, b"user.one")
 for number, flags in enumerate((0, 0x100, 0x1000, 0x1100, 0x400, 1)):
     for path in (b"file", b"link", b"directory", b"broken", b"missing", b"file/", b""):
-        call(f"mode of {path.decode()} with {flags:#x}", FCHMODAT2, -100, path, 0o600 + number, flags)
+        call(f"mode of {path.decode()} with {flags:#x}", FCHMODAT2, -100, path, 0o700 + number, flags)
 answers["left"] = str(
     {
         (path, name): os.getxattr(path, name, follow_symlinks=False)
