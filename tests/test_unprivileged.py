@@ -52,7 +52,7 @@ def readable_copy(programs: Path) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def packages(readable_copy: Path) -> Path:
-    """A copy of what is installed, but for certificates: an interpreter can be set up to add some when it starts."""
+    """A copy of what is installed, but for certificates: an interpreter may be set up to add some."""
     installed = Path(sysconfig.get_paths()["purelib"])
     made = readable_copy / "packages"
     shutil.copytree(installed, made, ignore=shutil.ignore_patterns("pip", "certifi"))
