@@ -58,8 +58,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Put first what takes longest; with --first-cases, keep one case of each test that is left."""
-    items.sort(key=lambda item: item.get_closest_marker("first") is None)
+    """Put first what takes longest of what is quick; with --first-cases, keep one case of each test."""
+
+    def is_first(item: pytest.Item) -> bool:
+        return item.get_closest_marker("first") is not None and item.get_closest_marker("long") is None
+
+    items.sort(key=is_first, reverse=True)
     if not config.getoption("--first-cases"):
         return
     first: dict[str, pytest.Item] = {}
