@@ -17,6 +17,7 @@ COLOURS = {
     "sandlock+python": "#d55e00",
     "strace": "#cc79a7",
     "bwrap": "#009e73",
+    "limit": "#56b4e9",
 }
 """Told apart by people who do not see all colours, too (Okabe and Ito)."""
 

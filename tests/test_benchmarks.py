@@ -17,7 +17,7 @@ from benchmarks.__main__ import main
 from benchmarks.figures import Figure, Rounds
 from benchmarks.settings import Settings
 from benchmarks.stage import Interrupted, NotMeasured, Stage, Way, take_turns
-from benchmarks.ways import BARE, BY_NAME, CALLS
+from benchmarks.ways import BARE, BY_NAME, CALLS, PEERS
 
 QUICK = Settings(rounds=1, seconds=0.2, scale=0.02)
 ABOUT = {
@@ -168,6 +168,13 @@ def test_an_earlier_run_is_read_again(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_no_figures_make_an_empty_picture() -> None:
     """Families that were not measured leave their panel out."""
     assert "<svg" in plot.svg([])
+
+
+def test_whoever_is_drawn_has_a_colour() -> None:
+    """Throughput is drawn for each way that is measured."""
+    found = [figure("parallel", "4 threads", way.name, 1.0) for way in (BARE, parallel.LIMIT, *PEERS)]
+
+    assert plot.svg(found).count("<polyline") == len(found)
 
 
 @pytest.mark.parametrize("mode", [*limit.MODES])
