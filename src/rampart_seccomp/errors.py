@@ -90,9 +90,8 @@ class LibraryMissing(RampartError, ImportError):
     """A shared library of the system is not installed."""
 
     def __init__(self, library: str, hint: str) -> None:
-        self.library = library
         self.hint = hint
-        super().__init__(f"{library} is not installed ({hint})")
+        super().__init__(f"{library} is not installed ({hint})", name=library)
 
 
 class LauncherMissing(RampartError, FileNotFoundError):

@@ -264,7 +264,7 @@ def test_without_libseccomp_the_error_says_what_to_install(monkeypatch: pytest.M
     monkeypatch.setattr(libseccomp.ctypes, "CDLL", missing)
     with pytest.raises(LibraryMissing, match="apt install libseccomp2") as caught:
         libseccomp._library.__wrapped__()
-    assert caught.value.library == "libseccomp"
+    assert caught.value.name == "libseccomp"
     assert isinstance(caught.value, ImportError)
 
 
