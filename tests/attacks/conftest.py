@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from racing import Amount, run_race
+from resolving import RESOLVING
 
 SOURCES = Path(__file__).resolve().parent / "src"
 PYTHON = os.path.realpath(sys.executable)
@@ -128,3 +129,16 @@ def attack(project: Any) -> Callable[..., Any]:
         return json.loads(done.stdout)
 
     return make
+
+
+@pytest.fixture
+def ask(by_name: Any) -> Callable[..., Any]:
+    """Run lines of Python with the functions of `resolving`; gives the command, with its lines."""
+
+    def run(lines: str, policy: Any, **options: Any) -> Any:
+        done = by_name.run(["python3", "-c", RESOLVING + lines], policy, **options)
+        assert done.returncode == 0, done.stderr
+        done.lines = done.stdout.splitlines()
+        return done
+
+    return run

@@ -5,13 +5,12 @@ from __future__ import annotations
 import ipaddress
 import socket
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
-from test_dns import PRELUDE
+from resolving import RESOLVING
 
 import rampart_seccomp as rampart
 
@@ -25,19 +24,6 @@ RANGE = "198.18.0.0/15"
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("RAMPART_SECCOMP_ENGINE", request.param)
     return str(request.param)
-
-
-@pytest.fixture
-def ask(by_name: Any) -> Callable[..., Any]:
-    """Run lines of Python with the functions of the prelude; gives the command with the lines printed."""
-
-    def run(lines: str, policy: Any, **options: Any) -> Any:
-        done = by_name.run(["python3", "-c", PRELUDE + lines], policy, **options)
-        assert done.returncode == 0, done.stderr
-        done.lines = done.stdout.splitlines()
-        return done
-
-    return run
 
 
 def synthetic(policy: rampart.Policy, names: Any = "synthetic") -> rampart.Policy:
@@ -338,7 +324,7 @@ def test_trees_and_updates(by_name: Any, project: Any) -> None:
     """A made-up address is one tree's, means the same as long as that runs, and is judged anew each time."""
     by_name.server.zone |= {"a.example": [("A", SITE)], "b.example": [("A", SITE)]}
     port = by_name.site(SITE)
-    look = f"{PRELUDE}\nfor line in sys.stdin:\n    word = line.strip()\n" + (
+    look = f"{RESOLVING}\nfor line in sys.stdin:\n    word = line.strip()\n" + (
         f"    print(reach(word, {port}) if word[0] in '12' else lookup(word)[0], flush=True)"
     )
     open_ = rampart.allow("connect", hosts=["0.0.0.0/0"], name="open")
